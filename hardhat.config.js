@@ -1,0 +1,30 @@
+const path = require("path");
+const { subtask } = require("hardhat/config");
+const {
+  TASK_COMPILE_SOLIDITY_GET_SOLC_BUILD,
+  TASK_COMPILE_SOLIDITY_GET_SOURCE_PATHS,
+} = require("hardhat/builtin-tasks/task-names");
+
+const VERSION = require("solc/package.json").version;
+
+// Hardhat downloads its compiler; npm has the same one, already verified by package-lock.json.
+subtask(TASK_COMPILE_SOLIDITY_GET_SOLC_BUILD, async ({ solcVersion }) => {
+  if (solcVersion !== VERSION) throw new Error(`solc ${solcVersion} was asked for, but npm installed ${VERSION}`);
+  return {
+    compilerPath: require.resolve("solc/soljson.js"),
+    isSolcJs: true,
+    version: VERSION,
+    longVersion: require("solc").version().replace(".Emscripten.clang", ""),
+  };
+});
+
+// Forge runs the Solidity tests, with cheat codes that Hardhat does not know.
+subtask(TASK_COMPILE_SOLIDITY_GET_SOURCE_PATHS, async (_, { config }, runSuper) => {
+  const tests = path.join(config.paths.sources, "test") + path.sep;
+  return (await runSuper()).filter((source) => !source.startsWith(tests));
+});
+
+module.exports = {
+  solidity: { version: VERSION, settings: require("./contracts/tools/settings.json") },
+  paths: { sources: "contracts", artifacts: "build/hardhat", cache: "build/hardhat-cache" },
+};

@@ -1,0 +1,49 @@
+"""An EVM to run contracts in, and the compiler, for tests of the contracts from Python."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from web3 import Web3
+from web3.contract import Contract
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "contracts" / "tools"))
+
+import build  # noqa: E402  (it lies beside the contracts, not in a package)
+
+Deploy = Callable[..., Contract]
+
+
+@pytest.fixture(scope="session")
+def web3() -> Iterator[Web3]:
+    """A client of an anvil of its own, without gas limits, that ends with the session."""
+    command = [str(ROOT / "node_modules" / ".bin" / "anvil"), "--port", "0", "--disable-block-gas-limit"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as anvil:
+        try:
+            assert anvil.stdout is not None
+            address = next(found for line in anvil.stdout if (found := re.search(r"Listening on (\S+)", line)))
+            client = Web3(Web3.HTTPProvider(f"http://{address[1]}", request_kwargs={"timeout": 600}))
+            yield client
+        finally:
+            anvil.terminate()
+
+
+@pytest.fixture(scope="session")
+def deploy(web3: Web3) -> Deploy:
+    """deploy(source, name, *arguments) compiles contracts/`source` and returns its deployed contract `name`."""
+
+    def deploy_contract(source: str, name: str, *arguments: object) -> Contract:
+        artifact = build.compile_contracts([build.CONTRACTS / source])[name]
+        contract = web3.eth.contract(abi=artifact["abi"], bytecode=artifact["bytecode"])
+        receipt = web3.eth.wait_for_transaction_receipt(
+            contract.constructor(*arguments).transact({"from": web3.eth.accounts[0]})
+        )
+        return web3.eth.contract(address=receipt["contractAddress"], abi=artifact["abi"])
+
+    return deploy_contract
