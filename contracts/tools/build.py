@@ -1,7 +1,7 @@
 """Compile the contracts with npm's solc and write what Python needs of them to sdk/crowdtrain/artifacts.
 
-    python contracts/tools/build.py            # write the artifacts
-    python contracts/tools/build.py --check    # exit 1 if they differ from what the sources give
+python contracts/tools/build.py            # write the artifacts
+python contracts/tools/build.py --check    # exit 1 if they differ from what the sources give
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def compile_contracts(sources: Iterable[Path]) -> dict[str, Artifact]:
     """Compile `sources` with all that they import.
 
     Returns:
-        One artifact, {"contractName", "abi", "bytecode"}, for each contract of `sources` that has bytecode, by name.
+        An artifact {"contractName", "abi", "bytecode"} of each contract of `sources` with bytecode, by name.
 
     Raises:
         CompileError: the compiler reported an error.
@@ -69,7 +69,7 @@ def compile_contracts(sources: Iterable[Path]) -> dict[str, Artifact]:
 
 
 def _with_imports(units: list[str]) -> dict[str, str]:
-    """Text of `units` and of what they import, however deep, by source unit name (path under ROOT, or npm's name)."""
+    """Texts of `units` and of all that they import, by source unit name: a path under ROOT, or npm's name."""
     texts: dict[str, str] = {}
     queue = list(units)
     while queue:
@@ -94,7 +94,7 @@ def _resolve(unit: str, relative: str) -> str:
 
 
 def render(artifact: Artifact) -> str:
-    """The text of an artifact file, the same on every machine: one line for each entry of the ABI, then the bytecode."""
+    """The text of an artifact file, the same on every machine: a line for each entry of the ABI."""
     abi = ",\n".join(f"  {json.dumps(entry, sort_keys=True)}" for entry in artifact["abi"])
     name, bytecode = json.dumps(artifact["contractName"]), json.dumps(artifact["bytecode"])
     return f'{{\n "contractName": {name},\n "abi": [\n{abi}\n ],\n "bytecode": {bytecode}\n}}\n'
@@ -102,7 +102,8 @@ def render(artifact: Artifact) -> str:
 
 def drift() -> list[str]:
     """Names of artifact files that are missing, stale or left over; empty when all agree with the sources."""
-    expected = {f"{name}.json": render(artifact) for name, artifact in compile_contracts(deployable_sources()).items()}
+    artifacts = compile_contracts(deployable_sources())
+    expected = {f"{name}.json": render(artifact) for name, artifact in artifacts.items()}
     found = {path.name: path.read_text() for path in ARTIFACTS.glob("*.json")}
     return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
@@ -122,7 +123,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         stale = drift()
         if stale:
-            print(f"{ARTIFACTS} differs from the sources in {', '.join(stale)}: run python contracts/tools/build.py")
+            print(f"{ARTIFACTS}: {', '.join(stale)} differ from the sources; run contracts/tools/build.py")
         return 1 if stale else 0
     if arguments:
         print(__doc__)

@@ -27,16 +27,16 @@ def web3() -> Iterator[Web3]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as anvil:
         try:
             assert anvil.stdout is not None
-            address = next(found for line in anvil.stdout if (found := re.search(r"Listening on (\S+)", line)))
-            client = Web3(Web3.HTTPProvider(f"http://{address[1]}", request_kwargs={"timeout": 600}))
-            yield client
+            matches = (re.search(r"Listening on (\S+)", line) for line in anvil.stdout)
+            address = next(match[1] for match in matches if match)
+            yield Web3(Web3.HTTPProvider(f"http://{address}", request_kwargs={"timeout": 600}))
         finally:
             anvil.terminate()
 
 
 @pytest.fixture(scope="session")
 def deploy(web3: Web3) -> Deploy:
-    """deploy(source, name, *arguments) compiles contracts/`source` and returns its deployed contract `name`."""
+    """deploy(source, name, *arguments) compiles contracts/`source` and deploys its contract `name`."""
 
     def deploy_contract(source: str, name: str, *arguments: object) -> Contract:
         artifact = build.compile_contracts([build.CONTRACTS / source])[name]
@@ -44,6 +44,8 @@ def deploy(web3: Web3) -> Deploy:
         receipt = web3.eth.wait_for_transaction_receipt(
             contract.constructor(*arguments).transact({"from": web3.eth.accounts[0]})
         )
-        return web3.eth.contract(address=receipt["contractAddress"], abi=artifact["abi"])
+        deployed = web3.eth.contract(address=receipt["contractAddress"], abi=artifact["abi"])
+        assert isinstance(deployed, Contract)
+        return deployed
 
     return deploy_contract

@@ -6,8 +6,9 @@ import json
 import subprocess
 from pathlib import Path
 
-import build
 import pytest
+
+import build
 
 BIN = build.ROOT / "node_modules" / ".bin"
 
@@ -50,8 +51,8 @@ def test_hardhat_gives_the_same_bytecode() -> None:
 def test_forge_gives_the_same_bytecode() -> None:
     _run(BIN / "forge", "build", "contracts", "--skip", "test")
     packaged = _packaged()
-    compiled = {
-        name: json.loads((build.ROOT / "build" / "forge" / f"{name}.sol" / f"{name}.json").read_text())["bytecode"]
-        for name in packaged
-    }
-    assert packaged and {name: bytecode["object"] for name, bytecode in compiled.items()} == packaged
+    out = build.ROOT / "build" / "forge"
+    compiled = {name: json.loads((out / f"{name}.sol" / f"{name}.json").read_text()) for name in packaged}
+    assert (
+        packaged and {name: artifact["bytecode"]["object"] for name, artifact in compiled.items()} == packaged
+    )
