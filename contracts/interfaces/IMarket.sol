@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {DataRoot, JobId, PlanRoot, ProgramRoot, Seal, StateRoot} from "../types/Ids.sol";
+
+/// @notice What a buyer fixes when posting.
+/// @param initialGroups number of groups of the initial state
+/// @param segments number of segments of the plan
+/// @param escrow token units for all segments together
+/// @param stake token units a solver locks for each claim, and a challenger as bond
+/// @param lease seconds from claim to commit
+/// @param window seconds from commit in which a challenge may begin
+/// @param clock seconds that each player of a dispute has for all their moves together
+/// @param deadline time after which nothing can be claimed any more, and what is unspent goes back
+struct JobTerms {
+    PlanRoot planRoot;
+    StateRoot initialRoot;
+    uint32 initialGroups;
+    uint32 segments;
+    uint128 escrow;
+    uint128 stake;
+    uint32 lease;
+    uint32 window;
+    uint32 clock;
+    uint64 deadline;
+}
+
+/// @notice Where one input group comes from.
+/// @param segment an earlier segment of the plan, or `type(uint32).max` for the job's initial state
+/// @param group number of the group there
+struct Source {
+    uint32 segment;
+    uint32 group;
+}
+
+/// @notice A leaf of the plan.
+/// @param steps how often the program runs
+/// @param interval steps between two checkpoints
+/// @param price token units paid when it settles
+/// @param inputs one for every group of the program's state, in its order
+struct SegmentSpec {
+    ProgramRoot programRoot;
+    DataRoot dataRoot;
+    uint32 steps;
+    uint32 interval;
+    uint128 price;
+    Source[] inputs;
+}
+
+/// @notice The root of an input group, with the proof that it is what its Source says.
+struct GroupProof {
+    bytes32 root;
+    bytes32[] proof;
+}
+
+enum SegmentState {
+    Open,
+    Claimed,
+    Committed,
+    Settled
+}
+
+/// @notice A segment as it stands.
+/// @param until end of the lease (Claimed) or of the window (Committed)
+/// @param attempt grows each time a commitment is overturned or voided
+/// @param games open disputes of this attempt
+/// @param heir who alone may claim before `heirUntil`
+/// @param leaf the plan's leaf, from the claim on
+/// @param inputsKey what the inputs were when it was claimed: changes when one of them is overturned
+struct Segment {
+    SegmentState state;
+    address solver;
+    uint64 until;
+    uint32 attempt;
+    uint32 games;
+    address heir;
+    uint64 heirUntil;
+    uint128 price;
+    bytes32 leaf;
+    bytes32 inputsKey;
+    StateRoot inputRoot;
+    StateRoot outputRoot;
+    Seal seal;
+}
+
+/// @title Jobs and segments
+/// @notice Life of a segment: Open → Claimed → Committed → Settled; Claimed → Open when the lease runs out;
+/// Committed → Open when it is overturned, and Claimed or Committed → Open when one of its inputs is.
+interface IMarket {
+    event Posted(JobId indexed job, address indexed buyer, JobTerms terms, bytes manifest);
+    event Claimed(JobId indexed job, uint32 indexed segment, address indexed solver, uint32 attempt, uint64 until);
+    event Committed(
+        JobId indexed job,
+        uint32 indexed segment,
+        address indexed solver,
+        uint32 attempt,
+        bytes32[] groupRoots,
+        Seal seal,
+        bytes cid,
+        uint64 until
+    );
+    event Settled(JobId indexed job, uint32 indexed segment, address indexed solver, uint256 price);
+    event Expired(JobId indexed job, uint32 indexed segment, address indexed solver);
+    event Overturned(JobId indexed job, uint32 indexed segment, address indexed solver, address challenger);
+    event Voided(JobId indexed job, uint32 indexed segment, address indexed solver);
+    event Refunded(JobId indexed job, address indexed buyer, uint256 amount);
+    event Withdrawn(address indexed account, uint256 amount);
+
+    error InvalidTerms(string what);
+    error InvalidSpec(string what);
+    error UnknownSegment(JobId job, uint32 segment);
+    error WrongState(JobId job, uint32 segment, SegmentState actual, SegmentState needed);
+    error PastDeadline(uint64 deadline);
+    error BeforeDeadline(uint64 deadline);
+    error NotYet(uint64 until);
+    error LeaseOver(uint64 until);
+    error WindowOver(uint64 until);
+    error NotSolver(address solver, address caller);
+    error Barred(JobId job, address solver);
+    error Reserved(address heir, uint64 until);
+    error EscrowShort(uint256 left, uint256 price);
+    error BadProof();
+    error WrongLeaf(bytes32 expected, bytes32 actual);
+    error InputNotReady(uint32 segment);
+    error InputChanged();
+    error InputsStand();
+    error DisputesOpen(uint32 games);
+    error NotDispute(address caller);
+    error NothingOwed(address account);
+
+    /// @notice Takes `terms.escrow` from the caller and opens the job. `manifest` is the CID of the job's files.
+    function post(JobTerms calldata terms, bytes calldata manifest) external returns (JobId job);
+
+    /// @notice Takes the segment for a lease, locking the job's stake. `inputs` prove every input group.
+    function claim(
+        JobId job,
+        uint32 segment,
+        SegmentSpec calldata spec,
+        bytes32[] calldata planProof,
+        GroupProof[] calldata inputs
+    ) external;
+
+    /// @notice Posts the result: root of every output group, the sealed trace root, and the CID of the state.
+    function commit(JobId job, uint32 segment, bytes32[] calldata groupRoots, Seal seal, bytes calldata cid) external;
+
+    /// @notice Pays for a commitment whose window is over, with no dispute open and all its inputs settled.
+    function settle(JobId job, uint32 segment, SegmentSpec calldata spec) external;
+
+    /// @notice Opens a claimed segment again whose lease is over. No stake is lost.
+    function expire(JobId job, uint32 segment) external;
+
+    /// @notice Opens a segment again that was built on an overturned input. No stake is lost.
+    function void(JobId job, uint32 segment, SegmentSpec calldata spec) external;
+
+    /// @notice After the deadline, or when all is settled: owes the buyer what is neither paid nor reserved.
+    function refund(JobId job) external;
+
+    /// @notice Pays the caller what they are owed.
+    function withdraw() external;
+
+    /// @notice A dispute of this commitment begins. Dispute only. Returns who defends it and for how long a clock.
+    function disputed(JobId job, uint32 segment) external returns (Segment memory, JobTerms memory);
+
+    /// @notice A dispute of this attempt ended without overturning it. Dispute only.
+    function upheld(JobId job, uint32 segment, uint32 attempt) external;
+
+    /// @notice A dispute proved this attempt wrong. Dispute only.
+    function overturn(JobId job, uint32 segment, uint32 attempt, address challenger) external;
+
+    function jobs(JobId job)
+        external
+        view
+        returns (address buyer, JobTerms memory terms, uint256 reserved, uint256 spent, uint32 settled);
+
+    function segments(JobId job, uint32 segment) external view returns (Segment memory);
+
+    /// @notice Token units that `account` may withdraw.
+    function owed(address account) external view returns (uint256);
+
+    function jobCount() external view returns (uint64);
+
+    function barred(JobId job, address solver) external view returns (bool);
+}
