@@ -1,0 +1,152 @@
+"""Running programs: one call for a few steps, an executor for many, and single values for disputes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crowdtrain_engine import reference
+from crowdtrain_engine._errors import BackendError, DataError
+from crowdtrain_engine.native import NativePlan
+from crowdtrain_engine.program import Program
+from crowdtrain_engine.state import Array, Dataset, State
+
+__all__ = ["BACKENDS", "Executor", "execute"]
+
+Words = NDArray[np.uint32]
+
+
+class Backend(Protocol):
+    """A way to run a program; every backend gives the words of the reference."""
+
+    def run(self, state: list[Words], data: list[Words], steps: int) -> list[Words]:
+        """Runs ``steps`` steps on flat ``state``, in place; one array ``[steps, words]`` for each log."""
+
+    def values(self, state: list[Words], data: list[Words]) -> list[Words]:
+        """Every value of one step, flat; ``state`` stays as it is."""
+
+    def nest(self, number: int, values: Sequence[Words]) -> Words:
+        """The output of one nest from the values before it."""
+
+
+class ReferenceBackend:
+    """The reference interpreter as a backend."""
+
+    def __init__(self, program: Program, threads: int | None = None, isa: str | None = None) -> None:
+        self._program = program
+
+    def run(self, state: list[Words], data: list[Words], steps: int) -> list[Words]:
+        rows: list[list[Words]] = [[] for _ in self._program.logs]
+        for _ in range(steps):
+            values = self.values(state, data)
+            for row, value in zip(rows, self._program.logs, strict=True):
+                row.append(values[value])
+            for tensor, words in zip(state, [values[value] for value in self._program.next], strict=True):
+                tensor[:] = words
+        return [np.stack(row) if row else np.empty((0, 0), np.uint32) for row in rows]
+
+    def values(self, state: list[Words], data: list[Words]) -> list[Words]:
+        return [value.copy() for value in reference.run_step(self._program, [*state, *data])]
+
+    def nest(self, number: int, values: Sequence[Words]) -> Words:
+        return reference.run_nest(self._program.nests[number], values)
+
+
+BACKENDS: Mapping[str, type[ReferenceBackend] | type[NativePlan]] = {
+    "native": NativePlan,
+    "reference": ReferenceBackend,
+}
+
+
+def words(tensor: Array) -> Words:
+    """The words of a tensor, flat, without a copy."""
+    return tensor.reshape(-1).view(np.uint32)
+
+
+class Executor:
+    """A program with its data and a state that moves on, step after step.
+
+    Raises ProgramError or DataError if they do not fit together, BackendError for an unknown backend or ISA.
+    ``threads`` defaults to the number of processors; ``isa`` to the best that runs here. Neither changes a word.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        state: State,
+        data: Dataset,
+        *,
+        backend: str = "native",
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise BackendError(f"backend {backend!r} does not exist; there are {', '.join(BACKENDS)}")
+        self.program = program.bind(data.rows) if program.is_open else program
+        self.program.validate()
+        state.check(self.program)
+        data.check(self.program)
+        self._data = [words(tensor) for tensor in data.tensors.values()]
+        self._backend: Backend = BACKENDS[backend](self.program, threads, isa)
+        self._load(state)
+
+    def _load(self, state: State) -> None:
+        self._state = [words(tensor).copy() for tensor in state.tensors]
+
+    @property
+    def state(self) -> State:
+        """A copy of the state as it stands."""
+        return State.from_tensors(
+            self.program,
+            [
+                tensor.copy().view(kind.dtype.numpy).reshape(kind.shape)
+                for tensor, kind in zip(self._state, self.program.state, strict=True)
+            ],
+        )
+
+    @state.setter
+    def state(self, state: State) -> None:
+        state.check(self.program)
+        self._load(state)
+
+    def run(self, steps: int) -> dict[str, Array]:
+        """Runs ``steps`` steps; what was logged, each ``[steps, *shape]``."""
+        if steps < 0:
+            raise DataError(f"steps must not be negative, it is {steps}")
+        logs = self._backend.run(self._state, self._data, steps)
+        named: dict[str, Array] = {}
+        for name, value, rows in zip(self.program.labels.logs, self.program.logs, logs, strict=True):
+            kind = self.program.types[value]
+            named[name] = rows.view(kind.dtype.numpy).reshape(steps, *kind.shape)
+        return named
+
+    def values(self) -> list[Words]:
+        """Every value of the next step, flat; the state stays where it is."""
+        return self._backend.values(self._state, self._data)
+
+    def nest(self, number: int, values: Sequence[Words]) -> Words:
+        """The output of nest ``number`` from the values before it."""
+        return self._backend.nest(number, values)
+
+
+def execute(
+    program: Program,
+    state: State,
+    data: Dataset,
+    *,
+    steps: int,
+    backend: str = "native",
+    threads: int | None = None,
+    isa: str | None = None,
+) -> tuple[State, dict[str, Array]]:
+    """Runs ``steps`` steps of ``program``; the state after them, and what was logged (each ``[steps, *shape]``).
+
+    An open program is bound to ``data`` first. Raises ProgramError or DataError if they do not fit together, and
+    BackendError for a backend or ISA that cannot run here.
+    """
+    executor = Executor(program, state, data, backend=backend, threads=threads, isa=isa)
+    logs = executor.run(steps)
+    return executor.state, logs
