@@ -1,0 +1,344 @@
+"""The chain as the rest of the code sees it: typed ids and records, one port, and what it may raise.
+
+:class:`crowdtrain.web3_chain.Web3Chain` speaks to an EVM node; :class:`crowdtrain.fakes.FakeChain` is the same in
+memory. The records mirror the structures of ``contracts/interfaces``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NewType, Protocol
+
+__all__ = [
+    "Address", "Chain", "ChainEvent", "Game", "GameId", "GroupProof", "Job", "JobId", "JobTerms", "PageOpening", "Phase",
+    "ProgramLeaf", "Reason", "Receipt", "Segment", "SegmentKey", "SegmentSpec", "SegmentState", "Source", "Tree",
+    "ValueProof", "INITIAL",
+]  # fmt: skip
+
+Address = NewType("Address", str)
+"""Checksummed hexadecimal address."""
+JobId = NewType("JobId", int)
+GameId = NewType("GameId", int)
+
+INITIAL = 2**32 - 1
+"""A source segment number that means the job's initial state."""
+
+
+class SegmentState(enum.IntEnum):
+    OPEN = 0
+    CLAIMED = 1
+    COMMITTED = 2
+    SETTLED = 3
+
+
+class Phase(enum.IntEnum):
+    """Which move of a dispute is awaited (docs/PROTOCOL.md, "The dispute game")."""
+
+    NONE = 0
+    REVEAL_TRACE = 1
+    PICK_CHECKPOINT = 2
+    REVEAL_STATES = 3
+    PICK_STEP = 4
+    REVEAL_STEP = 5
+    REVEAL_CHILDREN = 6
+    PICK_CHILD = 7
+    REVEAL_PAGE = 8
+    PICK_WORD = 9
+    REVEAL_PARTIALS = 10
+    PICK_PARTIAL = 11
+    PROVE = 12
+    PROVE_NEXT = 13
+    OVER = 14
+
+
+class Tree(enum.IntEnum):
+    NESTS = 0
+    GROUPS = 1
+    TENSORS = 2
+    PAGES = 3
+
+
+class Reason(enum.IntEnum):
+    NONE = 0
+    WRONG_WORD = 1
+    RIGHT_WORD = 2
+    BAD_BINDING = 3
+    BINDING_HOLDS = 4
+    BAD_CHILDREN = 5
+    BAD_PADDING = 6
+    PADDING_HOLDS = 7
+    INVALID_PROGRAM = 8
+    VALID_PROGRAM = 9
+    TIMEOUT = 10
+    MOOT = 11
+
+
+@dataclass(frozen=True, slots=True)
+class JobTerms:
+    """What a buyer fixes when posting. Money in token units, times in seconds, ``deadline`` a Unix time."""
+
+    plan_root: bytes
+    initial_root: bytes
+    initial_groups: int
+    segments: int
+    escrow: int
+    stake: int
+    lease: int
+    window: int
+    clock: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an input group comes from: a group of an earlier segment's output, or of the initial state (INITIAL)."""
+
+    segment: int
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSpec:
+    """A leaf of the plan."""
+
+    program_root: bytes
+    data_root: bytes
+    steps: int
+    interval: int
+    price: int
+    inputs: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProof:
+    root: bytes
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentKey:
+    """A segment of a job."""
+
+    job: JobId
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands. ``manifest`` is the CID, as text, of the job's files."""
+
+    id: JobId
+    buyer: Address
+    terms: JobTerms
+    reserved: int
+    spent: int
+    settled: int
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment as it stands; ``group_roots`` and ``cid`` come from the event of its last commit."""
+
+    key: SegmentKey
+    state: SegmentState
+    solver: Address
+    until: int
+    attempt: int
+    games: int
+    heir: Address
+    heir_until: int
+    price: int
+    leaf: bytes
+    input_root: bytes
+    output_root: bytes
+    seal: bytes
+    group_roots: tuple[bytes, ...] = ()
+    cid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """A dispute as it stands, with the list shown last (``shown``: checkpoints, states, children; ``page``,
+    ``partials``: bytes), taken from the events."""
+
+    id: GameId
+    key: SegmentKey
+    attempt: int
+    phase: Phase
+    tree: Tree
+    height: int
+    reason: Reason
+    challenger: Address
+    defender: Address
+    since: int
+    challenger_left: int
+    defender_left: int
+    bond: int
+    position: bytes
+    program_root: bytes
+    data_root: bytes
+    steps: int
+    interval: int
+    first: int
+    length: int
+    list_count: int
+    index: int
+    count: int
+    value: int
+    before: bytes
+    after: bytes
+    list_root: bytes
+    nests_root: bytes
+    node: bytes
+    words: int
+    fold_length: int
+    word: int
+    from_: int
+    to: int
+    accumulator: int
+    claimed: int
+    shown: tuple[bytes, ...] = ()
+    page: bytes = b""
+    partials: tuple[int, ...] = ()
+    history: tuple[ChainEvent, ...] = ()
+    """every event of the game so far, oldest first"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramLeaf:
+    data: bytes
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueProof:
+    value: int
+    root: bytes
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PageOpening:
+    operand: int
+    index: int
+    words: bytes
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEvent:
+    """An event of one of the contracts: its Solidity name and its fields, under their Solidity names."""
+
+    block: int
+    index: int
+    transaction: str
+    name: str
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A transaction that was carried out."""
+
+    transaction: str
+    block: int
+    gas: int
+    events: tuple[ChainEvent, ...]
+
+
+class Chain(Protocol):
+    """What a buyer, solver or verifier does on a chain, as one account.
+
+    Reads raise ChainUnavailable when no node answers (retry later) and BadAnswer when it answers nonsense. Moves
+    raise Refused, with the contract's error and its values, when the contract would revert; nothing was sent then.
+    """
+
+    @property
+    def address(self) -> Address:
+        """The account that moves."""
+
+    def now(self) -> int:
+        """Time of the latest block, Unix seconds."""
+
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the latest block."""
+
+    # reads
+    def job_count(self) -> int: ...
+    def job(self, job: JobId) -> Job: ...
+    def segment(self, key: SegmentKey) -> Segment: ...
+    def barred(self, job: JobId, solver: Address) -> bool: ...
+    def game_count(self) -> int: ...
+    def game(self, game: GameId) -> Game: ...
+    def events(self, first_block: int, last_block: int) -> list[ChainEvent]:
+        """Events of Stake, Market and Dispute in these blocks, both included, in order."""
+
+    def stake(self, account: Address) -> tuple[int, int]:
+        """Free and locked stake, token units."""
+
+    def owed(self, account: Address) -> int: ...
+    def tokens(self, account: Address) -> int:
+        """Token balance."""
+
+    # money
+    def deposit(self, amount: int) -> Receipt:
+        """Approves and deposits stake."""
+
+    def withdraw_stake(self, amount: int) -> Receipt: ...
+    def withdraw(self) -> Receipt:
+        """Takes what the Market owes this account."""
+
+    # market
+    def post(self, terms: JobTerms, manifest: str) -> tuple[JobId, Receipt]:
+        """Approves the escrow and posts."""
+
+    def claim(
+        self, key: SegmentKey, spec: SegmentSpec, plan_proof: Sequence[bytes], inputs: Sequence[GroupProof]
+    ) -> Receipt: ...
+    def commit(self, key: SegmentKey, group_roots: Sequence[bytes], seal: bytes, cid: str) -> Receipt: ...
+    def settle(self, key: SegmentKey, spec: SegmentSpec) -> Receipt: ...
+    def expire(self, key: SegmentKey) -> Receipt: ...
+    def void(self, key: SegmentKey, spec: SegmentSpec) -> Receipt: ...
+    def refund(self, job: JobId) -> Receipt: ...
+
+    # dispute
+    def challenge(self, key: SegmentKey, spec: SegmentSpec) -> tuple[GameId, Receipt]: ...
+    def reveal_trace(self, game: GameId, position: bytes, checkpoints: Sequence[bytes]) -> Receipt: ...
+    def pick_checkpoint(
+        self, game: GameId, position: bytes, checkpoint: int,
+        before: bytes, before_proof: Sequence[bytes], after: bytes, after_proof: Sequence[bytes],
+    ) -> Receipt: ...  # fmt: skip
+    def reveal_states(self, game: GameId, position: bytes, states: Sequence[bytes]) -> Receipt: ...
+    def pick_step(
+        self, game: GameId, position: bytes, step: int,
+        before: bytes, before_proof: Sequence[bytes], after: bytes, after_proof: Sequence[bytes],
+    ) -> Receipt: ...  # fmt: skip
+    def reveal_step(
+        self, game: GameId, position: bytes, header: ProgramLeaf, children: Sequence[bytes]
+    ) -> Receipt: ...
+    def reveal_children(self, game: GameId, position: bytes, children: Sequence[bytes]) -> Receipt: ...
+    def pick_child(
+        self, game: GameId, position: bytes, child: int, node: bytes, proof: Sequence[bytes], leaf: ProgramLeaf
+    ) -> Receipt: ...
+    def dispute_next(self, game: GameId, position: bytes, header: ProgramLeaf) -> Receipt: ...
+    def reveal_page(self, game: GameId, position: bytes, words: bytes) -> Receipt: ...
+    def pick_word(self, game: GameId, position: bytes, word: int, page: bytes) -> Receipt: ...
+    def reveal_partials(self, game: GameId, position: bytes, partials: bytes) -> Receipt: ...
+    def pick_partial(self, game: GameId, position: bytes, piece: int, partials: bytes) -> Receipt: ...
+    def prove(
+        self, game: GameId, position: bytes, header: ProgramLeaf, nest: ProgramLeaf,
+        values: Sequence[ValueProof], pages: Sequence[PageOpening],
+    ) -> Receipt: ...  # fmt: skip
+    def prove_next(self, game: GameId, position: bytes, header: ProgramLeaf, value: ValueProof) -> Receipt: ...
+    def prove_invalid_nest(
+        self, game: GameId, position: bytes, header: ProgramLeaf, index: int, nest: ProgramLeaf,
+        read: int, producer: ProgramLeaf,
+    ) -> Receipt: ...  # fmt: skip
+    def prove_invalid_header(
+        self, game: GameId, position: bytes, header: ProgramLeaf, tensor: int, producer: ProgramLeaf
+    ) -> Receipt: ...
+    def timeout(self, game: GameId) -> Receipt: ...
+    def close(self, game: GameId) -> Receipt: ...
