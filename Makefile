@@ -1,0 +1,77 @@
+# Everything is installed inside this folder: .venv and node_modules. See README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+NATIVE := setup.py $(wildcard engine/native/*)
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help setup demo test check format artifacts bench bench-gas test-slow test-ipfs clean
+
+help:
+	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
+	@echo "make test       all tests but the slow ones (Python and Solidity)"
+	@echo "make check      formatting, linting, strict types, generated files"
+	@echo "make setup      only install, for development"
+	@echo "make bench      engine speed against PyTorch, hashing speed"
+	@echo "make bench-gas  gas of every transaction and of a whole dispute"
+	@echo "make test-slow  exhaustive and long suites (an hour or more)"
+	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
+	@echo "make artifacts  compile the contracts into the package; regenerate shared tables"
+
+$(BIN)/python:
+	@echo "==> creating .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+	@echo "==> installing crowdtrain and building the engine (a few minutes the first time)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+	@echo "==> installing crowdtrain, building the engine, installing test tools (a few minutes the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $@ .venv/demo.stamp
+
+node_modules/.stamp: package.json package-lock.json
+	@echo "==> installing the chain and the Solidity tools"
+	@npm ci --silent --no-audit --no-fund
+	@touch $@
+
+setup: .venv/dev.stamp node_modules/.stamp
+
+demo: .venv/demo.stamp node_modules/.stamp
+	@$(BIN)/crowdtrain demo $(ARGS)
+
+test: setup
+	node_modules/.bin/forge test
+	$(BIN)/pytest -m 'not slow and not ipfs' -n 2 --dist loadgroup
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	node_modules/.bin/forge fmt --check contracts
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	node_modules/.bin/forge fmt contracts
+
+artifacts: setup
+	$(BIN)/python contracts/tools/build.py
+
+bench: setup
+	$(BIN)/python bench/engine.py
+
+bench-gas: setup
+	$(BIN)/python bench/gas.py
+
+test-slow: setup
+	FOUNDRY_PROFILE=slow node_modules/.bin/forge test
+	$(BIN)/pytest -m slow
+
+test-ipfs: setup
+	$(BIN)/pytest -m ipfs
+
+clean:
+	rm -rf .venv node_modules build .demo engine/crowdtrain_engine/*.so
