@@ -1,8 +1,8 @@
-"""What each operation of :mod:`crowdtrain_engine.ops` computes, to the last bit: numpy over arrays of words.
+"""What each operation of :mod:`crowdtrain_engine.ops` computes, to the last bit: numpy over words.
 
-This module is part of the specification; every backend must yield these words. It relies on numpy's float32 and
-float64 ``+ - * / sqrt`` and conversions being IEEE-754's, rounding to nearest even. They are, unless another library
-has put the thread's processor into flush-to-zero mode, which nothing here undoes.
+This module is part of the specification; every backend must yield these words. It relies on numpy's float32
+and float64 ``+ - * / sqrt`` and conversions being IEEE-754's, rounding to nearest even. They are, unless
+another library has put the thread's processor into flush-to-zero mode, which nothing here undoes.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def _word(value: NDArray[Any]) -> U32:
 def _ffma(a: F32, b: F32, c: F32) -> F32:
     """``a * b + c`` rounded once: an exact product in float64, a sum rounded to odd, then to float32.
 
-    Rounding to odd keeps, in the last of 53 bits, whether anything was lost, so that the second rounding (to 24 bits or,
-    for a subnormal result, fewer) is the only one that counts (Boldo and Melquiond, "Emulation of FMA and correctly
-    rounded sums", 2008). The error of the sum is exact (Knuth's two-sum); nothing overflows or underflows in float64.
+    Rounding to odd keeps, in the last of 53 bits, whether anything was lost, so that only the second rounding,
+    to 24 bits or (for a subnormal result) fewer, counts: Boldo and Melquiond, "Emulation of FMA and correctly
+    rounded sums", 2008. Knuth's two-sum gives the sum's error exactly; float64 has the range for all of it.
     """
     product = a.astype(np.float64) * b.astype(np.float64)
     addend = c.astype(np.float64)
@@ -111,7 +111,9 @@ def _over_words(formula: Callable[..., NDArray[Any]]) -> Callable[..., U32]:
     return operation
 
 
-PRIMITIVES: dict[str, Callable[..., U32]] = {name: _over_words(formula) for name, formula in _FORMULAS.items()}
+PRIMITIVES: dict[str, Callable[..., U32]] = {
+    name: _over_words(formula) for name, formula in _FORMULAS.items()
+}
 """One function of uint32 arrays (of any shapes that broadcast) for each primitive operation."""
 
 

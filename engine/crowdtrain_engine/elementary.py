@@ -1,9 +1,9 @@
 """Elementary functions, each defined as a straight-line body over primitive operations.
 
-The formulas below are the definition: not approximated by any backend, but reproduced word by word. They use textbook
-range reductions; each polynomial is a weighted minimax fit made for this module (Lawson's iteration on Chebyshev nodes
-against 40-digit values, weighted by the error that it causes in ulp of the result; coefficients rounded to f32 from the
-lowest up, the others refitted each time).
+The formulas below are the definition; a backend reproduces their words, whatever way it computes them. The
+range reductions are textbook ones. Each polynomial is a weighted minimax fit made for this module: Lawson's
+iteration on Chebyshev nodes against 40-digit values, weighted by the error caused in the result; coefficients
+are rounded to f32 from the lowest up, the rest refitted after each. The error is at most 2 ulp over all words.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["FUNCTIONS", "Function"]
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of one word: immediates and instructions ``(code, a, b, c)``, in the references of a nest's body.
+    """A function of one word: immediates and instructions ``(code, a, b, c)``, as in the body of a nest.
 
-    Reference 0 is unused, 1 is the argument, the next ``len(immediates)`` are the immediates, then one for each
-    instruction; the last instruction is the result.
+    Reference 0 is unused, 1 is the argument, the next ``len(immediates)`` are the immediates, then one for
+    each instruction; the last instruction is the result. References past an operation's arity are 0.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Function:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Word:
-    """A node of a formula. Its operators are the f32 ones; a ``float`` operand stands for its f32 word, an ``int`` for itself."""
+    """A node of a formula, with the f32 operators. An operand 1.0 is the word of the f32; 1 is the word 1."""
 
     op: str
-    operands: tuple[_Word | float | int, ...] = ()
+    operands: tuple[_Word | float, ...] = ()
 
     def __add__(self, other: _Word | float) -> _Word:
         return _Word("fadd", (self, other))
@@ -59,7 +59,7 @@ class _Word:
         return _Word("flt", (other, self))
 
 
-def _do(op: str, *operands: _Word | float | int) -> _Word:
+def _do(op: str, *operands: _Word | float) -> _Word:
     return _Word(op, operands)
 
 
@@ -67,7 +67,7 @@ def _fma(a: _Word, b: _Word | float, c: _Word | float) -> _Word:
     return _do("ffma", a, b, c)
 
 
-def _select(condition: _Word, then: _Word | float | int, otherwise: _Word | float | int) -> _Word:
+def _select(condition: _Word, then: _Word | float, otherwise: _Word | float) -> _Word:
     return _do("select", condition, then, otherwise)
 
 
@@ -80,8 +80,17 @@ def _polynomial(x: _Word, *coefficients: float) -> _Word:
     return result
 
 
+def _coefficients(text: str) -> tuple[float, ...]:
+    return tuple(map(float.fromhex, text.split()))
+
+
 def _sign(x: _Word) -> _Word:
     return _do("iand", x, _SIGN)
+
+
+def _power_of_2(exponent: _Word) -> _Word:
+    """2^(e - 127), where e is the low 8 bits of ``exponent`` and the ninth bit is 0."""
+    return _do("shl", exponent, 23)
 
 
 _SIGN = 0x80000000
@@ -92,97 +101,82 @@ _LN_2_REST = float.fromhex("-0x1.05c610p-29")  # ln 2 - _LN_2
 _ROUND = 1.5 * 2**23  # adding it rounds to an integer, which then stands in the low bits of the word
 
 
-def _exp(x: _Word) -> _Word:
-    """e^x; below -104 it is 0, above 89 infinite (a NaN passes both tests)."""
-    x = _select(x < -104.0, -104.0, x)
-    return _exp_in_range(_select(x > 89.0, 89.0, x))
+def _exp_parts(x: _Word) -> tuple[_Word, _Word, _Word, _Word]:
+    """For |x| <= 104: r, (e^r - 1) / r and two exponents, with e^x = 2^n e^r and n = round(x / ln 2).
 
-
-def _exp_in_range(x: _Word) -> _Word:
-    """e^x = 2^n e^r with n = round(x / ln 2), so |r| <= 0.347 (Cody and Waite's reduction in two parts).
-
-    2^n, which may be no f32, is the product of two powers of 2 about equal; only the last product rounds.
+    So |r| <= 0.347; the reduction is Cody and Waite's, in two parts. 2^n may be no f32, hence two exponents
+    about equal: n is (half - 127) + (rest - 127).
     """
     bias = _ROUND + 2 * 127
     biased = _fma(x, _LOG2_E, bias)
     n = biased - bias
     r = _fma(n, -_LN_2_REST, _fma(n, -_LN_2, x))
-    power = _fma(r, _fma(r, _polynomial(r, *_EXP), 1.0), 1.0)
     half = _do("shr", biased, 1)
-    return power * _do("shl", half, 23) * _do("shl", _do("isub", biased, half), 23)
+    return r, _fma(r, _polynomial(r, *_EXP), 1.0), half, _do("isub", biased, half)
+
+
+def _exp(x: _Word) -> _Word:
+    """e^r 2^(half - 127) 2^(rest - 127); only the last product can round, and only when it is subnormal.
+
+    Below -104 it is 0, above 104 infinite; a NaN passes both tests.
+    """
+    x = _select(x < -104.0, -104.0, x)
+    r, slope, half, rest = _exp_parts(_select(x > 104.0, 104.0, x))
+    return _fma(r, slope, 1.0) * _power_of_2(half) * _power_of_2(rest)
 
 
 # (e^r - 1 - r) / r^2
-_EXP = (
-    float.fromhex("0x1.fffffcp-2"),
-    float.fromhex("0x1.555492p-3"),
-    float.fromhex("0x1.5558bcp-5"),
-    float.fromhex("0x1.1239cap-7"),
-    float.fromhex("0x1.6a4166p-10"),
-)
-
-
-def _one_minus_exp_of_minus(x: _Word) -> _Word:
-    """1 - e^-x for 0 <= x <= 80, accurate near 0 too.
-
-    e^-x = 2^n e^-r as in :func:`_exp_in_range`, and 1 - e^-r = r - r^2 p(r), so 1 - e^-x = (1 - 2^n) + 2^n (1 - e^-r).
-    """
-    bias = _ROUND + 127
-    biased = _fma(x, -_LOG2_E, bias)
-    r = _fma(biased - bias, _LN_2, x)
-    scale = _do("shl", biased, 23)
-    return _fma(scale, _fma(r * r, _polynomial(r, *_EXPM1), r), 1.0 - scale)
-
-
-# (1 - r - e^-r) / r^2
-_EXPM1 = (
-    float.fromhex("-0x1.fffff4p-2"),
-    float.fromhex("0x1.55548cp-3"),
-    float.fromhex("-0x1.555dc6p-5"),
-    float.fromhex("0x1.123d16p-7"),
-    float.fromhex("-0x1.672f96p-10"),
-)
-
-
-def _tanh(x: _Word) -> _Word:
-    """Of a = |x|, at most 10 (where tanh rounds to 1): with u = 1 - e^-2a, tanh a = u / (2 - u)."""
-    a = _do("fabs", x)
-    a = _select(a > 10.0, 10.0, a)
-    u = _one_minus_exp_of_minus(a + a)
-    return _do("ior", u, _sign(x)) / (2.0 - u)
-
-
-def _erf(x: _Word) -> _Word:
-    """Of a = |x|, at most 4 (where erf rounds to 1): erf a = 1 - e^-g with g = -log(erfc a) = a + a p(a)."""
-    a = _do("fabs", x)
-    a = _select(a > 4.0, 4.0, a)
-    g = _fma(a, _polynomial(a, *_LOG_ERFC), a)
-    return _one_minus_exp_of_minus(g) * _do("ior", _sign(x), 1.0)
-
-
-# -1 - log(erfc a) / a
-_LOG_ERFC = (
-    float.fromhex("0x1.06eba8p-3"),
-    float.fromhex("0x1.45f300p-1"),
-    float.fromhex("0x1.a4f8c4p-4"),
-    float.fromhex("-0x1.39b7cap-6"),
-    float.fromhex("-0x1.637a28p-13"),
-    float.fromhex("0x1.b744d8p-10"),
-    float.fromhex("-0x1.4e29b6p-11"),
-    float.fromhex("0x1.f28b4ap-14"),
-    float.fromhex("-0x1.3b0340p-17"),
-)
+_EXP = _coefficients("0x1.fffffcp-2 0x1.555492p-3 0x1.5558bcp-5 0x1.1239cap-7 0x1.6a4166p-10")
 
 
 def _sigmoid(x: _Word) -> _Word:
-    """With z = e^-|x|: 1 / (1 + z), or for a negative x, where that would lose everything, z / (1 + z)."""
-    minus_a = _do("ior", x, _SIGN)
-    z = _exp_in_range(_select(minus_a < -104.0, -104.0, minus_a))
-    return _select(x < 0.0, z, 1.0) / (z + 1.0)
+    """Of a = |x|, at most 104: sigmoid(-a) = 1 / (1 + e^a), reduced by 2^(half - 127) lest e^a overflow."""
+    a = _do("fabs", x)
+    r, slope, half, rest = _exp_parts(_select(a > 104.0, 104.0, a))
+    one, power = _power_of_2(_do("isub", 254, half)), _power_of_2(rest)
+    tail = one / (_fma(power * r, slope, one) + power)
+    return _select(x < 0.0, tail, 1.0 - tail)
+
+
+def _exp_of_minus_parts(x: _Word) -> tuple[_Word, _Word]:
+    """2^n and 1 - e^-r with e^-x = 2^n e^-r, for 0 <= x <= 80; so 1 - e^-x = (1 - 2^n) + 2^n (1 - e^-r)."""
+    bias = _ROUND + 127
+    biased = _fma(x, -_LOG2_E, bias)
+    r = _fma(biased - bias, _LN_2, x)
+    return _power_of_2(biased), _fma(r * r, _polynomial(r, *_EXPM1), r)
+
+
+# (1 - r - e^-r) / r^2
+_EXPM1 = _coefficients("-0x1.fffff4p-2 0x1.55548cp-3 -0x1.555dc6p-5 0x1.123d16p-7 -0x1.672f96p-10")
+
+
+def _tanh(x: _Word) -> _Word:
+    """Of a = |x|, at most 10 (where tanh rounds to 1): (1 - e^-2a) / (1 + e^-2a)."""
+    a = _do("fabs", x)
+    a = _select(a > 10.0, 10.0, a)
+    scale, rest = _exp_of_minus_parts(a + a)
+    rest = scale * rest
+    numerator = rest + (1.0 - scale)
+    return _do("ior", numerator, _sign(x)) / (scale + 1.0 - rest)
+
+
+def _erf(x: _Word) -> _Word:
+    """Of a = |x|, at most 4 (where erf rounds to 1): 1 - e^-g with g = -log(erfc a) = a + a p(a)."""
+    a = _do("fabs", x)
+    a = _select(a > 4.0, 4.0, a)
+    scale, rest = _exp_of_minus_parts(_fma(a, _polynomial(a, *_LOG_ERFC), a))
+    return _fma(scale, rest, 1.0 - scale) * _do("ior", _sign(x), 1.0)
+
+
+# -1 - log(erfc a) / a
+_LOG_ERFC = _coefficients(
+    "0x1.06eba8p-3 0x1.45f300p-1 0x1.a4f8c4p-4 -0x1.39b7cap-6 -0x1.637a28p-13 "
+    "0x1.b744d8p-10 -0x1.4e29b6p-11 0x1.f28b4ap-14 -0x1.3b0340p-17"
+)
 
 
 def _log(x: _Word) -> _Word:
-    """log x = k ln 2 + log m with x = 2^k m, sqrt(1/2) <= m < sqrt(2), and log m = f + f^2 p(f) with f = m - 1.
+    """log x = k ln 2 + log m with x = 2^k m, sqrt(1/2) <= m < sqrt(2); log m = f + f^2 p(f) with f = m - 1.
 
     A subnormal x is first multiplied by 2^23. Infinity, NaN, zeros and negatives are sorted out at the end.
     """
@@ -200,16 +194,9 @@ def _log(x: _Word) -> _Word:
 _SQRT_HALF = 0x3F3504F3
 
 # (log(1 + f) - f) / f^2
-_LOG1P = (
-    float.fromhex("-0x1.fffff8p-2"),
-    float.fromhex("0x1.55554ep-2"),
-    float.fromhex("-0x1.000434p-2"),
-    float.fromhex("0x1.99a52cp-3"),
-    float.fromhex("-0x1.542652p-3"),
-    float.fromhex("0x1.225a62p-3"),
-    float.fromhex("-0x1.0f277cp-3"),
-    float.fromhex("0x1.08ceeep-3"),
-    float.fromhex("-0x1.39c1f4p-4"),
+_LOG1P = _coefficients(
+    "-0x1.fffff8p-2 0x1.55554ep-2 -0x1.000434p-2 0x1.99a52cp-3 -0x1.542652p-3 "
+    "0x1.225a62p-3 -0x1.0f277cp-3 0x1.08ceeep-3 -0x1.39c1f4p-4"
 )
 
 _DEFINITIONS: dict[str, Callable[[_Word], _Word]] = {
@@ -227,7 +214,7 @@ def _compile(name: str, formula: Callable[[_Word], _Word]) -> Function:
     immediates: dict[int, int] = {}
     nodes: list[_Word] = []
 
-    def visit(operand: _Word | float | int) -> None:
+    def visit(operand: _Word | float) -> None:
         if not isinstance(operand, _Word):
             immediates.setdefault(_immediate(operand), 2 + len(immediates))
         elif operand is not argument and operand not in nodes:
@@ -237,19 +224,19 @@ def _compile(name: str, formula: Callable[[_Word], _Word]) -> Function:
 
     visit(formula(argument))
     first = 2 + len(immediates)
-    numbers = {node: first + index for index, node in enumerate(nodes)} | {argument: 1}
+    numbers = {argument: 1} | {node: first + index for index, node in enumerate(nodes)}
+
+    def reference(operand: _Word | float) -> int:
+        return numbers[operand] if isinstance(operand, _Word) else immediates[_immediate(operand)]
 
     def instruction(node: _Word) -> tuple[int, int, int, int]:
-        a, b, c = (
-            *(numbers[o] if isinstance(o, _Word) else immediates[_immediate(o)] for o in node.operands),
-            *(0,) * (3 - len(node.operands)),
-        )
+        a, b, c = (*map(reference, node.operands), 0, 0)[:3]
         return BY_NAME[node.op].code, a, b, c
 
     return Function(name, tuple(immediates), tuple(map(instruction, nodes)))
 
 
-def _immediate(value: float | int) -> int:
+def _immediate(value: float) -> int:
     if isinstance(value, int):
         return value
     (word,) = struct.unpack("<I", struct.pack("<f", value))
