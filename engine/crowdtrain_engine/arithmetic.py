@@ -46,7 +46,7 @@ def _word(value: NDArray[Any]) -> U32:
 def _ffma(a: F32, b: F32, c: F32) -> F32:
     """``a * b + c`` rounded once: an exact product in float64, a sum rounded to odd, then to float32.
 
-    Rounding to odd keeps, in the last of 53 bits, whether anything was lost, so that only the second rounding,
+    Rounding to odd keeps in the last of 53 bits whether anything was lost, so that only the second rounding,
     to 24 bits or (for a subnormal result) fewer, counts: Boldo and Melquiond, "Emulation of FMA and correctly
     rounded sums", 2008. Knuth's two-sum gives the sum's error exactly; float64 has the range for all of it.
     """

@@ -3,7 +3,7 @@
 The formulas below are the definition; a backend reproduces their words, whatever way it computes them. The
 range reductions are textbook ones. Each polynomial is a weighted minimax fit made for this module: Lawson's
 iteration on Chebyshev nodes against 40-digit values, weighted by the error caused in the result; coefficients
-are rounded to f32 from the lowest up, the rest refitted after each. The error is at most 2 ulp over all words.
+are rounded to f32 from the lowest up, the rest refitted after each. At most 2 ulp over all words.
 """
 
 from __future__ import annotations
