@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from crowdtrain_engine import merkle
 from crowdtrain_engine._codec import Reader, Writer
 from crowdtrain_engine._errors import ProgramError
 from crowdtrain_engine.ops import BY_CODE
+
+if TYPE_CHECKING:
+    from crowdtrain_engine.header import Header
 
 __all__ = [
     "Axis",
@@ -35,7 +39,6 @@ __all__ = [
     "TensorType",
 ]
 
-MAGIC = b"CTP1"
 MAX_RANK = 8
 MAX_OPERANDS = 16
 MAX_IMMEDIATES = 64
@@ -282,16 +285,6 @@ def _decode_dtype(r: Reader) -> DType:
     return DType(code)
 
 
-def _encode_type(w: Writer, kind: TensorType) -> None:
-    w.u8(kind.dtype, len(kind.shape))
-    w.u32(*kind.shape)
-
-
-def _decode_type(r: Reader) -> TensorType:
-    dtype = _decode_dtype(r)
-    return TensorType(dtype, tuple(r.u32() for _ in range(r.count(MAX_RANK, "rank"))))
-
-
 @dataclass(frozen=True)
 class Labels:
     """Names for people, and for the dictionaries of states and logs. They mean nothing to an execution."""
@@ -386,26 +379,17 @@ class Program:
             return self.labels.data[value - len(self.state)]
         return self.labels.nests[value - self.first_nest]
 
-    def header(self) -> bytes:
-        """The canonical bytes of the header."""
-        w = Writer()
-        w.raw(MAGIC)
-        groups, state, data, logs, nests = self.counts
-        w.u16(groups, state, data, logs)
-        w.u32(nests)
-        w.u16(*self.groups)
-        for kind, following in zip(self.state, self.next, strict=True):
-            _encode_type(w, kind)
-            w.u32(following)
-        for kind in self.data:
-            _encode_type(w, kind)
-        w.u32(*self.logs)
-        return w.bytes()
+    @property
+    def header(self) -> Header:
+        """Everything but the nests."""
+        from crowdtrain_engine.header import Header
+
+        return Header(self.groups, self.state, self.next, self.data, self.logs, len(self.nests))
 
     @cached_property
     def leaves(self) -> tuple[bytes, ...]:
         """What the root commits to: header, labels, then every nest, each as bytes."""
-        return (self.header(), self.labels.encode(), *(nest.encode() for nest in self.nests))
+        return (self.header.encode(), self.labels.encode(), *(nest.encode() for nest in self.nests))
 
     @cached_property
     def tree(self) -> merkle.Tree:
@@ -462,40 +446,26 @@ class Program:
     @classmethod
     def decode(cls, data: bytes) -> Program:
         """The valid program in ``data``; raises ProgramError for anything else. A stranger's bytes may come here."""
+        from crowdtrain_engine.header import Header
+
         r = Reader(data, "program")
         header = r.raw(r.u32())
         labels = r.raw(r.u32())
-        nests = []
+        nests: list[Nest] = []
         while not r.done:
             if len(nests) == MAX_VALUES:
                 raise r.error(f"more than {MAX_VALUES} nests")
             nests.append(Nest.decode(r.raw(r.u32()), f"nest {len(nests)}"))
-        program = _decode_header(header, tuple(nests))
+        known = Header.decode(header)
+        if known.nests != len(nests):
+            raise ProgramError("header", f"{known.nests} nests are declared, {len(nests)} are there")
+        program = cls(known.groups, known.state, known.data, tuple(nests), known.next, known.logs)
         program = replace(program, labels=Labels.decode(labels, program))
         program.validate()
         # the root must be over the very bytes that were given, even where the labels were replaced by numbers
         leaves = (header, labels, *program.leaves[2:])
         object.__setattr__(program, "leaves", leaves)
         return program
-
-
-def _decode_header(data: bytes, nests: tuple[Nest, ...]) -> Program:
-    r = Reader(data, "header")
-    if r.raw(4) != MAGIC:
-        raise r.error("does not begin with CTP1")
-    group_count, state_count, data_count, log_count = r.u16(), r.u16(), r.u16(), r.u16()
-    nest_count = r.u32()
-    if nest_count != len(nests):
-        raise r.error(f"{nest_count} nests are declared, {len(nests)} are there")
-    groups = tuple(r.u16() for _ in range(group_count))
-    entries = [(_decode_type(r), r.u32()) for _ in range(state_count)]
-    data_types = tuple(_decode_type(r) for _ in range(data_count))
-    logs = tuple(r.u32() for _ in range(log_count))
-    r.end()
-    state, following = tuple(kind for kind, _ in entries), tuple(value for _, value in entries)
-    if sum(groups) != state_count:
-        raise r.error(f"groups hold {sum(groups)} tensors, {state_count} are declared")
-    return Program(groups, state, data_types, nests, following, logs)
 
 
 def check_body(nest: Nest, where: str) -> None:

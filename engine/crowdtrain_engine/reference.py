@@ -16,7 +16,7 @@ from crowdtrain_engine import arithmetic
 from crowdtrain_engine.ops import BY_CODE
 from crowdtrain_engine.program import Axis, Index, Mode, Nest, Program, Read
 
-__all__ = ["fold", "run_nest", "run_step"]
+__all__ = ["body", "fold", "reads", "run_nest", "run_step"]
 
 Words = NDArray[np.uint32]
 Positions = NDArray[np.int64]
@@ -55,35 +55,44 @@ def fold(
     ``stop`` defaults to the end. A nest without fold has one iteration, which ignores the accumulator.
     """
     acc = np.full(outputs.shape, nest.init, np.uint32) if accumulator is None else accumulator
-    outer = _unravel(outputs, nest.outer)
     for r in range(start, nest.fold_length if stop is None else stop):
-        loops = outer + _unravel(np.full_like(outputs, r), nest.fold)
-        acc = _body(nest, acc, _operands(nest, values, loops))
+        operands = [words for words, _ in reads(nest, values, outputs, np.full_like(outputs, r))]
+        acc = body(nest, acc, operands)
     return acc
+
+
+def reads(
+    nest: Nest, values: Sequence[Words], outputs: Positions, iterations: Positions
+) -> list[tuple[Words, Positions]]:
+    """What every operand is for output element ``outputs[i]`` in fold iteration ``iterations[i]``.
+
+    For each operand its words, and the flat positions that they are read from: -1 where nothing is read, because
+    the operand is a loop's index, or out of range and so the fill word.
+    """
+    loops = [*_unravel(outputs, nest.outer), *_unravel(iterations, nest.fold)]
+    found: list[tuple[Words, Positions]] = []
+    for operand in nest.operands:
+        if isinstance(operand, Index):
+            found.append((loops[operand.loop].astype(np.uint32), np.full_like(outputs, -1)))
+        else:
+            earlier = [words for words, _ in found]
+            found.append(_read(operand, values[operand.value], loops, earlier, outputs.shape))
+    return found
 
 
 def _unravel(flat: Positions, shape: tuple[int, ...]) -> list[Positions]:
     return list(np.unravel_index(flat, shape)) if shape else []
 
 
-def _operands(nest: Nest, values: Sequence[Words], loops: list[Positions]) -> list[Words]:
-    words: list[Words] = []
-    for operand in nest.operands:
-        if isinstance(operand, Index):
-            words.append(loops[operand.loop].astype(np.uint32))
-        else:
-            words.append(_read(operand, values[operand.value], loops, words))
-    return words
-
-
-def _read(read: Read, tensor: Words, loops: list[Positions], operands: list[Words]) -> Words:
-    count = loops[0].shape if loops else (1,)
+def _read(
+    read: Read, tensor: Words, loops: list[Positions], operands: list[Words], count: tuple[int, ...]
+) -> tuple[Words, Positions]:
     flat, inside = np.zeros(count, np.int64), np.ones(count, bool)
     for axis in read.axes:
         position, exact = _position(axis, loops, operands, count)
         here = exact & (0 <= position) & (position < axis.size)
         flat, inside = flat * axis.size + np.where(here, position, 0), inside & here
-    return np.where(inside, tensor[flat], np.uint32(read.fill))
+    return np.where(inside, tensor[flat], np.uint32(read.fill)), np.where(inside, flat, -1)
 
 
 def _position(
@@ -100,8 +109,9 @@ def _position(
     return position // axis.divisor, exact
 
 
-def _body(nest: Nest, accumulator: Words, operands: list[Words]) -> Words:
-    words = [accumulator, *operands, *(np.uint32(word) for word in nest.immediates)]
+def body(nest: Nest, accumulator: Words, operands: Sequence[Words]) -> Words:
+    """The accumulators (without fold: the outputs) after one iteration with these operands."""
+    words = [accumulator, *operands, *(np.asarray(word, np.uint32) for word in nest.immediates)]
     for ins in nest.body:
         op = BY_CODE[ins.code]
         words.append(arithmetic.evaluate(op.name, *(words[ref] for ref in (ins.a, ins.b, ins.c)[: op.arity])))

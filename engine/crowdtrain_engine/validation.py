@@ -94,35 +94,15 @@ def _check_axis(axis: p.Axis, extents: tuple[int, ...], number: int, where: str)
 
 def validate_program(program: p.Program) -> None:
     """Raises ProgramError, naming the part and the rule, if ``program`` is not valid."""
-    if not program.groups or not program.state or not program.nests:
-        raise ProgramError("header", "a program needs at least one group, one state tensor and one nest")
-    if not all(program.groups) or sum(program.groups) != len(program.state):
-        raise ProgramError("header", f"groups {program.groups} must share out {len(program.state)} state tensors")
-    if len(program.next) != len(program.state):
-        raise ProgramError("header", f"{len(program.next)} next values for {len(program.state)} state tensors")
-    if len(program.types) > p.MAX_VALUES:
-        raise ProgramError("header", f"{len(program.types)} values, at most {p.MAX_VALUES} are allowed")
-    if max(map(len, (program.groups, program.state, program.data, program.logs))) >= 2**16:
-        raise ProgramError("header", "at most 65,535 groups, tensors or logs are allowed")
-    for i, kind in enumerate(program.types[: program.first_nest]):
-        _check_type(kind, f"header: {program.value_name(i)}", is_data=i >= len(program.state))
+    program.header.validate()
     for i, nest in enumerate(program.nests):
         where = f"nest {i} ({program.labels.nests[i]})"
         nest.validate(where)
         for read in nest.reads:
             _check_read(program, read, program.first_nest + i, where)
     for i, (kind, value) in enumerate(zip(program.state, program.next, strict=True)):
-        if not 0 <= value < len(program.types) or program.types[value] != kind:
+        if program.types[value] != kind:
             raise ProgramError("header", f"state {program.labels.state[i]} becomes value {value}, of another type")
-    if not all(0 <= value < len(program.types) for value in program.logs):
-        raise ProgramError("header", f"logged values {program.logs} must exist")
-
-
-def _check_type(kind: p.TensorType, where: str, *, is_data: bool) -> None:
-    if len(kind.shape) > p.MAX_RANK:
-        raise ProgramError(where, f"rank is {len(kind.shape)}, at most {p.MAX_RANK} is allowed")
-    shape = kind.shape[1:] if is_data and kind.shape[:1] == (0,) else kind.shape
-    _check_shape(shape, p.MAX_ELEMENTS, where, "tensor")
 
 
 def _check_read(program: p.Program, read: p.Read, before: int, where: str) -> None:
