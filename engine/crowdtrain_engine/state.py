@@ -27,7 +27,7 @@ def _tensor(name: str, values: ArrayLike) -> Array:
         array = array.astype(np.float32)
     if array.dtype not in {member.numpy for member in DType}:
         raise DataError(f"{name}: dtype {array.dtype} cannot be used; give float32, int32 or uint32")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # unlike ascontiguousarray, keeps the shape () of a scalar
 
 
 def _check(name: str, array: Array, kind: TensorType) -> None:
