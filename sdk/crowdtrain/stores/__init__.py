@@ -1,0 +1,22 @@
+"""Stores of blobs by content: a port, and what implements it.
+
+A CID only says where to look: every byte that comes back is checked against it, and roots decide what is
+right.
+"""
+
+from crowdtrain.stores._blobs import BlobStore, Store
+from crowdtrain.stores.http import HttpStore
+from crowdtrain.stores.ipfs import IpfsStore
+from crowdtrain.stores.local import LocalStore
+from crowdtrain.stores.memory import FakeStore
+
+__all__ = ["BlobStore", "FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store", "open_store"]
+
+
+def open_store(address: str) -> Store:
+    """The store at ``address``: a gateway's URL, the multiaddress of an IPFS daemon, or else a folder."""
+    if address.startswith(("http://", "https://")):
+        return HttpStore(address)
+    if address.startswith(("/ip4/", "/ip6/", "/dns/", "/dns4/", "/dns6/")):
+        return IpfsStore(address)
+    return LocalStore(address)
