@@ -1,8 +1,9 @@
 """Running a segment checkpoint by checkpoint, and taking it apart again when it is disputed.
 
 :func:`run_segment` gives the checkpoints whose roots make the trace. :class:`Replay` computes the finer
-commitments of docs/PROTOCOL.md on demand: the states inside an interval, the values of a step, the partial sums of
-a fold. A :class:`Deviation` makes both consistently wrong, for tests and demonstrations of dishonest solvers.
+commitments of docs/PROTOCOL.md on demand: the states inside an interval, the values of a step, the partial
+sums of a fold. A :class:`Deviation` makes both consistently wrong, for tests and demonstrations of
+dishonest solvers.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def seal(trace_root: bytes, solver: bytes) -> bytes:
 class Deviation:
     """How a dishonest solver departs from the program; this base class departs in nothing.
 
-    Every hook must give the same answer each time it is asked the same, so that a lie can be defended. Steps are
-    counted from 0 in the segment.
+    Every hook must give the same answer each time it is asked the same, so that a lie can be defended.
+    Steps are counted from 0 in the segment.
     """
 
     def program(self, program: Program) -> Program:
@@ -279,7 +280,9 @@ class Step:
         return self._pages[1]
 
     def value_root(self, value: int) -> tuple[bytes, list[bytes]]:
-        """Tensor root of a value, and its siblings in group and state, in the dataset, or among the outputs."""
+        """Tensor root of a value, and its siblings in group and state, in the dataset, or among the
+        outputs.
+        """
         state, first = len(self.program.state), self.program.first_nest
         if value < state:
             return self.before.root(value), self.before.proof(value)
@@ -303,10 +306,11 @@ def accumulators(
     start: int = 0,
     accumulator: int | None = None,
 ) -> list[int]:
-    """Accumulators of output ``word`` after fold iterations ``start … stop - 1``, for each of ascending stops.
+    """Accumulators of output ``word`` after fold iterations ``start … stop - 1``, for each of ascending
+    stops.
 
-    ``accumulator`` is the one before ``start``; by default the nest's ``init``. One iteration after another, as the
-    meaning of a fold demands.
+    ``accumulator`` is the one before ``start``; by default the nest's ``init``. One iteration after
+    another, as the meaning of a fold demands.
     """
     found: list[int] = []
     acc = np.full(1, nest.init if accumulator is None else accumulator, np.uint32)

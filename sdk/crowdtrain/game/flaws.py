@@ -1,0 +1,133 @@
+"""Programs that break a rule of validity, and the proof of it: whoever commits a result for one is
+overturned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crowdtrain_engine import merkle
+from crowdtrain_engine._codec import Reader
+from crowdtrain_engine._errors import ProgramError
+from crowdtrain_engine.header import Header
+from crowdtrain_engine.program import Nest, TensorType
+
+from crowdtrain.chain import Game, ProgramLeaf
+from crowdtrain.game import moves
+from crowdtrain.game.positions import CHALLENGER_PHASES
+from crowdtrain.game.trees import NO_LEAF
+
+__all__ = ["Flaw", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves"]
+
+_NO_TENSOR = 2**32 - 1
+
+
+def split_leaves(data: bytes) -> tuple[bytes, ...]:
+    """The leaves in a program's file, which may break any rule. Raises ProgramError if not framed."""
+    reader = Reader(data, "program")
+    leaves = []
+    while not reader.done:
+        leaves.append(reader.raw(reader.u32()))
+    return tuple(leaves)
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A rule that a program breaks: in nest ``nest`` as it reads value ``read``, or, where ``nest`` is
+    None, in the header as it makes a value the next ``tensor``."""
+
+    leaves: tuple[bytes, ...]
+    nest: int | None
+    read: int = 0
+    tensor: int = _NO_TENSOR
+
+    def prove(self, game: Game) -> moves.Move | None:
+        """The move that proves it, or None if it is not the challenger's turn."""
+        if game.phase not in CHALLENGER_PHASES:
+            return None
+        if self.nest is None:
+            return moves.ProveInvalidHeader(
+                game.id, game.position, self._leaf(0), self.tensor, self._producer(self._next())
+            )
+        nest, producer = self._leaf(2 + self.nest), self._producer(self.read)
+        return moves.ProveInvalidNest(
+            game.id, game.position, self._leaf(0), self.nest, nest, self.read, producer
+        )
+
+    def _leaf(self, index: int) -> ProgramLeaf:
+        tree = merkle.Tree([merkle.leaf(leaf) for leaf in self.leaves])
+        return ProgramLeaf(self.leaves[index], tuple(tree.proof(index)))
+
+    def _next(self) -> int:
+        if self.tensor == _NO_TENSOR:
+            return 0
+        return Header.decode(self.leaves[0]).next[self.tensor]
+
+    def _producer(self, value: int) -> ProgramLeaf:
+        """The nest that gives ``value``; nothing for state and data."""
+        if self.nest is None and self.tensor == _NO_TENSOR:
+            return NO_LEAF
+        first = Header.decode(self.leaves[0]).first_nest
+        last = len(self.leaves) - 2 if self.nest is None else self.nest
+        return self._leaf(2 + value - first) if first <= value < first + last else NO_LEAF
+
+
+def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
+    """The first rule that the program with these leaves breaks, if it can be proved.
+
+    None for a valid program, and for one whose header counts other nests than are there: nobody knows such a
+    program, and nobody can prove anything about it.
+    """
+    leaves = tuple(leaves)
+    if is_invalid_header(leaves[0], _NO_TENSOR, b""):
+        return Flaw(leaves, None)
+    header = Header.decode(leaves[0])
+    nests = leaves[2:]
+    if header.nests != len(nests):
+        return None
+    for index, data in enumerate(nests):
+        if is_invalid_nest(leaves[0], index, data, _NO_TENSOR, b""):
+            return Flaw(leaves, index)
+        for read in Nest.decode(data).reads:
+            producer = nests[read.value - header.first_nest] if read.value >= header.first_nest else b""
+            if is_invalid_nest(leaves[0], index, data, read.value, producer):
+                return Flaw(leaves, index, read=read.value)
+    for tensor, value in enumerate(header.next):
+        producer = nests[value - header.first_nest] if value >= header.first_nest else b""
+        if is_invalid_header(leaves[0], tensor, producer):
+            return Flaw(leaves, None, tensor=tensor)
+    return None
+
+
+def is_invalid_nest(header: bytes, index: int, nest: bytes, read: int, producer: bytes) -> bool:
+    """What ``IReferee.isInvalid`` says. Raises ProgramError if the header is malformed."""
+    known = Header.decode(header)
+    try:
+        decoded = Nest.decode(nest)
+    except ProgramError:
+        return True
+    for operand in decoded.reads:
+        if operand.value >= known.first_nest + index or 0 in operand.shape:
+            return True
+        if operand.value == read and operand.shape != _shape(known, read, producer):
+            return True
+    return False
+
+
+def _shape(header: Header, value: int, producer: bytes) -> tuple[int, ...]:
+    types = (*header.state, *header.data)
+    return types[value].shape if value < len(types) else Nest.decode(producer).outer
+
+
+def is_invalid_header(header: bytes, tensor: int, producer: bytes) -> bool:
+    """What ``IReferee.isInvalidHeader`` says."""
+    try:
+        known = Header.decode(header)
+        known.validate(may_be_open=False)
+    except ProgramError:
+        return True
+    if tensor >= len(known.state) or known.next[tensor] < known.first_nest:
+        return False
+    nest = Nest.decode(producer)
+    return TensorType(nest.dtype, nest.outer) != known.state[tensor]
