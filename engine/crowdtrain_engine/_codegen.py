@@ -1,6 +1,6 @@
 """Writes the header that C++ shares with Python: ``python -m crowdtrain_engine._codegen`` in a source tree.
 
-It has the opcodes, their arities, and each elementary function as a template over a vector ``V`` of words, for
+It has the opcodes, their arities, and each elementary function as a template over a word vector ``V``, for
 which there is a free function ``fadd(V, V)`` (and so on for each primitive) and ``splat(V, uint32_t)``.
 """
 
