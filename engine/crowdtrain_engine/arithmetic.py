@@ -55,10 +55,9 @@ def _ffma(a: F32, b: F32, c: F32) -> F32:
     total = np.asarray(product + addend)
     virtual = total - product
     error = (product - (total - virtual)) + (addend - virtual)
-    bits = total.view(np.int64)
-    inexact = np.isfinite(total) & (error != 0) & (bits & 1 == 0)
-    bits = bits + np.where(inexact, np.where((error > 0) == (total > 0), 1, -1), 0)
-    return bits.view(np.float64).astype(np.float32)
+    truncated = total.view(np.int64) - (error * total < 0)
+    odd = truncated | (np.abs(error) > 0)  # the error is NaN where the total is not finite
+    return odd.view(np.float64).astype(np.float32)
 
 
 def _truncate(a: F32, low: int, high: int) -> NDArray[np.int64]:

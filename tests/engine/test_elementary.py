@@ -73,7 +73,7 @@ def test_error_on_a_sample(name: str) -> None:
     assert error <= WORST_ULP[name], f"{name}(0x{word:08x}): {error} ulp"
 
 
-BLOCK = 2**18
+BLOCK = 2**15
 
 
 def worst_of_block(name: str, block: int) -> tuple[float, int]:
@@ -85,7 +85,7 @@ def worst_of_block(name: str, block: int) -> tuple[float, int]:
 @pytest.mark.parametrize("name", TRUTH)
 def test_error_over_all_words(name: str) -> None:
     with ProcessPoolExecutor(2) as pool:
-        error, word = max(pool.map(partial(worst_of_block, name), range(2**32 // BLOCK), chunksize=64))
+        error, word = max(pool.map(partial(worst_of_block, name), range(2**32 // BLOCK), chunksize=512))
     print(f"{name}: at most {error:.4f} ulp, at 0x{word:08x}")
     assert error <= WORST_ULP[name], f"{name}(0x{word:08x})"
 
