@@ -1,0 +1,152 @@
+"""Plans: which segments a job is made of, and what each of them starts from (docs/PROTOCOL.md, "Plans").
+
+A plan is a directed acyclic graph of segments in an order in which they can be done. Its root is on chain;
+a claim proves one leaf of it. A training strategy is a function that returns a plan, such as :func:`chain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from crowdtrain_engine import Program, merkle
+from crowdtrain_engine.trace import checkpoint_count
+from eth_abi.abi import encode as abi_encode
+
+from crowdtrain._errors import PlanError
+from crowdtrain.chain import INITIAL, SegmentSpec, Source
+
+__all__ = ["MAX_CHECKPOINTS", "MAX_GROUPS", "MAX_INTERVAL", "MAX_SEGMENTS", "Plan", "chain", "leaf"]
+
+MAX_SEGMENTS = 2**16
+"""most segments of a plan that a manifest can list; the contract allows more"""
+MAX_INTERVAL = 256
+MAX_CHECKPOINTS = 256
+MAX_GROUPS = 256
+_SPEC = "(bytes32,bytes32,uint32,uint32,uint128,(uint32,uint32)[])"
+
+
+def encode(spec: SegmentSpec) -> bytes:
+    """``abi.encode`` of a segment's specification."""
+    inputs = [(source.segment, source.group) for source in spec.inputs]
+    fields = (spec.program_root, spec.data_root, spec.steps, spec.interval, spec.price, inputs)
+    return abi_encode([_SPEC], [fields])
+
+
+def leaf(spec: SegmentSpec) -> bytes:
+    """The plan's leaf of a segment: 32 bytes."""
+    return merkle.leaf(encode(spec))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Segments, each after those it builds on. Raises PlanError if one of them breaks a rule of the
+    protocol."""
+
+    segments: tuple[SegmentSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.segments) <= MAX_SEGMENTS:
+            raise PlanError(f"a plan has 1 to {MAX_SEGMENTS} segments, not {len(self.segments)}")
+        for index, spec in enumerate(self.segments):
+            _check(spec, f"segment {index}")
+            for source in spec.inputs:
+                self._check_source(source, index)
+
+    def _check_source(self, source: Source, index: int) -> None:
+        if source.segment == INITIAL:
+            return
+        if not 0 <= source.segment < index:
+            raise PlanError(
+                f"segment {index} builds on segment {source.segment}, which does not come before it"
+            )
+        groups = len(self.segments[source.segment].inputs)
+        if source.group >= groups:
+            raise PlanError(
+                f"segment {index} builds on group {source.group} of segment {source.segment}, "
+                f"which has {groups}"
+            )
+
+    @cached_property
+    def tree(self) -> merkle.Tree:
+        """Merkle tree over the leaves of the segments."""
+        return merkle.Tree([leaf(spec) for spec in self.segments])
+
+    @property
+    def root(self) -> bytes:
+        """Root of the plan: 32 bytes."""
+        return self.tree.root
+
+    def proof(self, index: int) -> tuple[bytes, ...]:
+        """Siblings that prove segment ``index`` under the root."""
+        return tuple(self.tree.proof(index))
+
+    @property
+    def price(self) -> int:
+        """Token units that all segments cost together."""
+        return sum(spec.price for spec in self.segments)
+
+    @property
+    def initial_groups(self) -> frozenset[int]:
+        """Groups of the initial state that some segment starts from."""
+        return frozenset(
+            source.group for spec in self.segments for source in spec.inputs if source.segment == INITIAL
+        )
+
+
+def _check(spec: SegmentSpec, where: str) -> None:
+    if len(spec.program_root) != 32 or len(spec.data_root) != 32:
+        raise PlanError(f"{where}: program and data roots have 32 bytes")
+    if not 1 <= spec.steps < 2**32:
+        raise PlanError(f"{where}: steps must be at least 1 and fit in 32 bits, not {spec.steps}")
+    if not 1 <= spec.interval <= MAX_INTERVAL:
+        raise PlanError(f"{where}: interval must be 1 to {MAX_INTERVAL}, not {spec.interval}")
+    checkpoints = checkpoint_count(spec.steps, spec.interval)
+    if checkpoints > MAX_CHECKPOINTS:
+        raise PlanError(
+            f"{where}: {spec.steps} steps at interval {spec.interval} make {checkpoints} checkpoints, "
+            f"at most {MAX_CHECKPOINTS} are allowed; use a longer interval or more segments"
+        )
+    if not 0 <= spec.price < 2**128:
+        raise PlanError(f"{where}: price must not be negative and fit in 128 bits, not {spec.price}")
+    if not 1 <= len(spec.inputs) <= MAX_GROUPS:
+        raise PlanError(f"{where}: a state has 1 to {MAX_GROUPS} groups, not {len(spec.inputs)}")
+    for source in spec.inputs:
+        if not 0 <= source.group < MAX_GROUPS:
+            raise PlanError(f"{where}: group {source.group} of its source cannot be")
+
+
+def chain(
+    program: Program, data_root: bytes, *, segments: int, steps: int, interval: int, price: int
+) -> Plan:
+    """One training run after another: each segment goes on from the whole output of the one before.
+
+    ``steps`` is their number over all segments, which share it evenly, the first ones taking what is left
+    over; ``price`` the token units for each segment. Raises PlanError for anything that makes no plan.
+    """
+    if not 1 <= segments <= min(steps, MAX_SEGMENTS):
+        raise PlanError(
+            f"{steps} steps can be cut into 1 to {min(steps, MAX_SEGMENTS)} segments, not {segments}"
+        )
+    groups = range(len(program.groups))
+    cuts = [steps * i // segments for i in range(segments + 1)]
+    lengths = sorted((stop - start for start, stop in pairwise(cuts)), reverse=True)
+    return Plan(
+        tuple(
+            SegmentSpec(
+                program_root=program.root,
+                data_root=data_root,
+                steps=length,
+                interval=min(interval, length),
+                price=price,
+                inputs=_all_of(INITIAL if index == 0 else index - 1, groups),
+            )
+            for index, length in enumerate(lengths)
+        )
+    )
+
+
+def _all_of(segment: int, groups: Sequence[int]) -> tuple[Source, ...]:
+    return tuple(Source(segment, group) for group in groups)

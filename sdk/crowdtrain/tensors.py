@@ -1,0 +1,132 @@
+"""States and datasets as safetensors files in a store.
+
+Tensors are named by position, ``group.tensor`` in a state and ``number`` in a dataset: what they are
+called, what they must look like and which root they must have comes from the program and the chain, never
+from the file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+from crowdtrain_engine import Dataset, DType, Program, State, TensorType, merkle
+from crowdtrain_engine.state import Array
+
+from crowdtrain._errors import Corrupt
+from crowdtrain.stores._blobs import Store
+
+__all__ = ["Group", "group_types", "load_dataset", "load_groups", "load_state", "save_dataset", "save_state"]
+
+Group = list[Array]
+"""tensors of a group, in order"""
+_NAMES = {"F32": DType.f32, "I32": DType.i32, "U32": DType.u32}
+_HEADER = 256
+"""bytes of a safetensors header for each tensor, at most"""
+
+
+def save_state(store: Store, state: State) -> str:
+    """Stores a state and returns its CID. Raises StoreUnavailable."""
+    groups = list(state.values())
+    return _save(
+        store,
+        {f"{g}.{t}": tensor for g, group in enumerate(groups) for t, tensor in enumerate(group.values())},
+    )
+
+
+def load_state(store: Store, cid: str, program: Program, group_roots: Sequence[bytes]) -> State:
+    """The state of ``program`` at ``cid``. Raises Corrupt, saying what differs, unless it has these group
+    roots."""
+    groups = load_groups(store, cid, group_types(program), group_roots)
+    return State.from_tensors(program, [tensor for number in sorted(groups) for tensor in groups[number]])
+
+
+def group_types(program: Program) -> list[tuple[TensorType, ...]]:
+    """Types of the tensors in each group of a program's state."""
+    return [program.state[program.bounds[i] : program.bounds[i + 1]] for i in range(len(program.groups))]
+
+
+def load_groups(
+    store: Store,
+    cid: str,
+    types: Sequence[Sequence[TensorType]],
+    roots: Sequence[bytes],
+    only: Collection[int] | None = None,
+) -> dict[int, Group]:
+    """Groups, by number, of the state file at ``cid``, which holds groups of these types; all or ``only``
+    some.
+
+    Raises Corrupt, saying what differs, if a tensor has another type or a group another root; NotFound or
+    StoreUnavailable as the store does. No more is read than such a file needs.
+    """
+    if len(types) != len(roots):
+        raise Corrupt(f"state {cid}: {len(roots)} groups are committed, the program has {len(types)}")
+    expected = {f"{g}.{t}": kind for g, kinds in enumerate(types) for t, kind in enumerate(kinds)}
+    wanted = sorted(range(len(types)) if only is None else set(only))
+    names = [f"{g}.{t}" for g in wanted for t in range(len(types[g]))]
+    tensors = _load(store, cid, f"state {cid}", expected, names)
+    groups = {g: [tensors[f"{g}.{t}"] for t in range(len(types[g]))] for g in wanted}
+    for number, group in groups.items():
+        root = merkle.root([merkle.tensor_root(tensor) for tensor in group])
+        if root != roots[number]:
+            raise Corrupt(
+                f"state {cid}: group {number} has root 0x{root.hex()}, committed is 0x{roots[number].hex()}"
+            )
+    return groups
+
+
+def save_dataset(store: Store, data: Dataset) -> str:
+    """Stores a dataset and returns its CID. Raises StoreUnavailable."""
+    return _save(store, {str(i): tensor for i, tensor in enumerate(data.tensors.values())})
+
+
+def load_dataset(store: Store, cid: str, program: Program, root: bytes) -> Dataset:
+    """The dataset of ``program`` at ``cid``. Raises Corrupt, saying what differs, unless it has this root."""
+    expected = {str(i): kind for i, kind in enumerate(program.data)}
+    tensors = _load(store, cid, f"dataset {cid}", expected, list(expected))
+    data = Dataset.from_tensors(dict(zip(program.labels.data, tensors.values(), strict=True)))
+    if data.root != root:
+        raise Corrupt(f"dataset {cid} has root 0x{data.root.hex()}, planned is 0x{root.hex()}")
+    return data
+
+
+def _save(store: Store, tensors: Mapping[str, Array]) -> str:
+    with tempfile.TemporaryDirectory(prefix="crowdtrain-") as folder:
+        path = Path(folder) / "tensors"
+        safetensors.numpy.save_file(dict(tensors), path)
+        return store.put(path)
+
+
+def _load(
+    store: Store, cid: str, where: str, expected: Mapping[str, TensorType], names: Sequence[str]
+) -> dict[str, Array]:
+    """Tensors ``names`` of a file that holds the ``expected`` ones and nothing else."""
+    limit = sum(4 * kind.size + _HEADER for kind in expected.values()) + _HEADER
+    with tempfile.TemporaryDirectory(prefix="crowdtrain-") as folder:
+        path = Path(folder) / "tensors"
+        store.fetch(cid, path, limit)
+        try:
+            with safetensors.safe_open(path, framework="np") as file:
+                if set(file.keys()) != set(expected):
+                    raise Corrupt(f"{where} holds tensors {_few(file.keys())}, it must be {_few(expected)}")
+                return {name: _tensor(file, name, expected[name], where) for name in names}
+        except (safetensors.SafetensorError, OSError) as error:
+            raise Corrupt(f"{where} is not a safetensors file: {error}") from error
+
+
+def _tensor(file: Any, name: str, kind: TensorType, where: str) -> Array:
+    part = file.get_slice(name)
+    dtype, shape = part.get_dtype(), tuple(part.get_shape())
+    if _NAMES.get(dtype) != kind.dtype or shape != kind.shape:
+        raise Corrupt(f"{where}: tensor {name} is {dtype} {shape}, it must be {kind.dtype.name} {kind.shape}")
+    tensor: Array = file.get_tensor(name)
+    return tensor
+
+
+def _few(names: Collection[str]) -> str:
+    some = ", ".join(sorted(names)[:8])
+    return f"{some}, … ({len(names)} in all)" if len(names) > 8 else some

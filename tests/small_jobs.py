@@ -1,0 +1,79 @@
+"""A small job with everything it needs, in a store, as it would stand on chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from crowdtrain import tensors
+from crowdtrain.chain import Address, Job, JobId, JobTerms, Segment, SegmentKey, SegmentState
+from crowdtrain.jobs import publish_job
+from crowdtrain.plan import Plan, chain
+from crowdtrain.stores import FakeStore
+from crowdtrain_engine import Dataset, Program, State, execute, merkle
+from small_programs import perceptron, perceptron_data, perceptron_state
+
+BUYER = Address("0x00000000000000000000000000000000000B0b01")
+SOLVER = Address("0x00000000000000000000000000000000000A11CE")
+STEPS, SEGMENTS, INTERVAL, PRICE = 5, 2, 2, 100
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Two segments of a perceptron's training."""
+
+    store: FakeStore
+    program: Program
+    data: Dataset
+    state: State
+    plan: Plan
+    manifest: str
+
+    @property
+    def job(self) -> Job:
+        terms = JobTerms(
+            plan_root=self.plan.root,
+            initial_root=self.state.root,
+            initial_groups=len(self.state),
+            segments=len(self.plan.segments),
+            escrow=self.plan.price,
+            stake=50,
+            lease=60,
+            window=30,
+            clock=120,
+            deadline=2**40,
+        )
+        return Job(JobId(1), BUYER, terms, 0, 0, 0, self.manifest)
+
+    def after(self, steps: int) -> State:
+        """The state after so many steps, by the reference interpreter."""
+        return execute(self.program, self.state, self.data, steps=steps, backend="reference")[0]
+
+    def committed(self, index: int, state: State) -> Segment:
+        """Segment ``index`` with ``state`` committed and stored."""
+        segment = open_segment(index)
+        cid = tensors.save_state(self.store, state)
+        return replace(
+            segment,
+            state=SegmentState.COMMITTED,
+            group_roots=state.group_roots,
+            output_root=state.root,
+            cid=cid,
+        )
+
+
+def open_segment(index: int) -> Segment:
+    """A segment that nobody has claimed."""
+    zero = bytes(32)
+    nobody = Address("0x" + "00" * 20)
+    key = SegmentKey(JobId(1), index)
+    return Segment(key, SegmentState.OPEN, nobody, 0, 0, 0, nobody, 0, 0, zero, zero, zero, zero)
+
+
+def sample() -> Sample:
+    """A fresh sample in a store of its own."""
+    store = FakeStore()
+    program, data, state = perceptron(STEPS), perceptron_data(STEPS), perceptron_state()
+    plan = chain(program, data.root, segments=SEGMENTS, steps=STEPS, interval=INTERVAL, price=PRICE)
+    manifest = publish_job(store, plan, [program], [data], state)
+    assert merkle.root(state.group_roots) == state.root
+    return Sample(store, program, data, state, plan, manifest)
