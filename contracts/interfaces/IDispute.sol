@@ -48,61 +48,66 @@ enum Reason {
 }
 
 /// @notice A dispute as it stands.
-/// @param position changes with every move; every move names the position that it answers
 /// @param since when the awaited move began to be awaited
 /// @param defenderLeft, challengerLeft seconds left on the clocks, at `since`
 /// @param first step before the interval or step in dispute, counted in the segment
 /// @param length number of steps from `before` to `afterRoot`
-/// @param before state root that is agreed
-/// @param afterRoot state root that is claimed
-/// @param listRoot root of the list shown last (trace or step states)
-/// @param listCount its length
-/// @param nestsRoot root of the tree over the step's nests' outputs
 /// @param tree, node, height, index, count where the players stand: a node `height` levels above the leaves, the
 /// `index`-th at its level, in a tree of `count` leaves
-/// @param value number of the value in dispute; while descending in Tensors, the first tensor of the group
+/// @param value number of the value in dispute; while descending in Nests or Tensors, that of the tree's first leaf
 /// @param words, foldLength of its nest
 /// @param word flat position of the word in dispute
 /// @param from, to, accumulator, claimed the stretch of the fold in dispute, with the agreed word before it and the
 /// claimed one after it
+/// @param position changes with every move; every move names the position that it answers
+/// @param before state root that is agreed
+/// @param afterRoot state root that is claimed
+/// @param listRoot root of the list shown last (trace or step states); the seal, before one is shown
+/// @param listCount its length
+/// @param nestsRoot root of the tree over the step's nests' outputs
 /// @param listHash keccak256 of the partials shown last
 struct Game {
-    JobId job;
-    uint32 segment;
-    uint32 attempt;
     Phase phase;
+    Reason reason;
     Tree tree;
     uint8 height;
-    Reason reason;
-    address challenger;
     uint64 since;
-    uint32 challengerLeft;
-    address defender;
     uint32 defenderLeft;
-    uint128 bond;
-    bytes32 position;
-    ProgramRoot programRoot;
-    DataRoot dataRoot;
+    uint32 challengerLeft;
+    JobId job;
+    uint32 segment;
+    // next slot
+    address defender;
+    uint32 attempt;
     uint32 steps;
     uint32 interval;
+    // next slot
+    address challenger;
     uint32 first;
     uint32 length;
     uint32 listCount;
+    // next slot
+    uint128 bond;
     uint32 index;
     uint32 count;
     uint32 value;
-    StateRoot before;
-    StateRoot afterRoot;
-    bytes32 listRoot;
-    bytes32 nestsRoot;
-    bytes32 node;
     uint32 words;
+    // next slot
     uint32 foldLength;
     uint32 word;
     uint32 from;
     uint32 to;
     uint32 accumulator;
     uint32 claimed;
+    // a slot each
+    bytes32 position;
+    ProgramRoot programRoot;
+    DataRoot dataRoot;
+    StateRoot before;
+    StateRoot afterRoot;
+    bytes32 listRoot;
+    bytes32 nestsRoot;
+    bytes32 node;
     bytes32 listHash;
 }
 
@@ -124,7 +129,12 @@ struct ValueProof {
 /// @notice Every move is open to one player only, names the position it answers, and costs that player's clock.
 interface IDispute {
     event Challenged(
-        GameId indexed game, JobId indexed job, uint32 indexed segment, uint32 attempt, address challenger, address defender
+        GameId indexed game,
+        JobId indexed job,
+        uint32 indexed segment,
+        uint32 attempt,
+        address challenger,
+        address defender
     );
     event TraceRevealed(GameId indexed game, bytes32 position, bytes32[] checkpoints);
     event CheckpointPicked(GameId indexed game, bytes32 position, uint32 checkpoint);
@@ -136,7 +146,9 @@ interface IDispute {
     event PageRevealed(GameId indexed game, bytes32 position, uint32 page, bytes words);
     event WordPicked(GameId indexed game, bytes32 position, uint32 word, uint32 claimed);
     event PartialsRevealed(GameId indexed game, bytes32 position, bytes partials);
-    event PartialPicked(GameId indexed game, bytes32 position, uint32 from, uint32 to, uint32 accumulator, uint32 claimed);
+    event PartialPicked(
+        GameId indexed game, bytes32 position, uint32 from, uint32 to, uint32 accumulator, uint32 claimed
+    );
     event Judged(GameId indexed game, uint32 computed, uint32 claimed);
     event Closed(GameId indexed game, address indexed winner, address indexed loser, Reason reason);
 
@@ -147,8 +159,10 @@ interface IDispute {
     error ClockRunning(uint64 since, uint32 left);
     error WrongLength(uint256 actual, uint256 needed);
     error OutOfRange(uint256 index, uint256 count);
+    error NotAtRoot(Tree tree, uint8 height);
     error BadProof();
     error NotMoot();
+    error RefereeFailed(bytes reason);
 
     /// @notice Begins a dispute of a committed segment, locking the job's stake as the caller's bond.
     function challenge(JobId job, uint32 segment, SegmentSpec calldata spec) external returns (GameId game);
@@ -156,7 +170,8 @@ interface IDispute {
     // moves of the defender
     function revealTrace(GameId game, bytes32 position, bytes32[] calldata checkpoints) external;
     function revealStates(GameId game, bytes32 position, bytes32[] calldata states) external;
-    function revealStep(GameId game, bytes32 position, ProgramLeaf calldata header, bytes32[] calldata children) external;
+    function revealStep(GameId game, bytes32 position, ProgramLeaf calldata header, bytes32[] calldata children)
+        external;
     function revealChildren(GameId game, bytes32 position, bytes32[] calldata children) external;
     function revealPage(GameId game, bytes32 position, bytes calldata words) external;
     function revealPartials(GameId game, bytes32 position, bytes calldata partials) external;

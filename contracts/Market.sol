@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {GroupProof, IMarket, JobTerms, Segment, SegmentSpec, SegmentState, Source} from "./interfaces/IMarket.sol";
+import {IStake} from "./interfaces/IStake.sol";
+import {Funds} from "./libraries/Funds.sol";
+import {Plan} from "./libraries/Plan.sol";
+import {Roots} from "./libraries/Roots.sol";
+import {JobId, PlanRoot, Seal, StateRoot} from "./types/Ids.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+
+contract Market is IMarket {
+    using SafeERC20 for IERC20;
+
+    /// At all times reserved + spent + refunded ≤ terms.escrow.
+    struct Job {
+        JobTerms terms;
+        address buyer;
+        uint32 settled;
+        uint128 reserved;
+        uint128 spent;
+        uint128 refunded;
+    }
+
+    struct Record {
+        Segment segment;
+        uint16 groups; // of the output, and of the input
+    }
+
+    uint256 private constant MAX_CID = 128;
+    /// The heir's first claim lasts this part of a lease.
+    uint256 private constant HEIR_PART = 10;
+
+    IERC20 public immutable token;
+    IStake public immutable stake;
+    address public immutable dispute;
+
+    /// @inheritdoc IMarket
+    uint64 public jobCount;
+    /// @inheritdoc IMarket
+    mapping(address account => uint256) public owed;
+    /// @inheritdoc IMarket
+    mapping(JobId job => mapping(address solver => bool)) public barred;
+    mapping(JobId job => Job) private _jobs;
+    mapping(JobId job => mapping(uint32 segment => Record)) private _records;
+
+    error ZeroAddress();
+
+    modifier onlyDispute() {
+        if (msg.sender != dispute) revert NotDispute(msg.sender);
+        _;
+    }
+
+    constructor(IERC20 token_, IStake stake_, address dispute_) {
+        if (address(token_) == address(0) || address(stake_) == address(0) || dispute_ == address(0)) {
+            revert ZeroAddress();
+        }
+        (token, stake, dispute) = (token_, stake_, dispute_);
+    }
+
+    // ---------------------------------------------------------------- buyers
+
+    /// @inheritdoc IMarket
+    function post(JobTerms calldata terms, bytes calldata manifest) external returns (JobId job) {
+        Plan.validate(terms);
+        if (manifest.length > MAX_CID) revert InvalidTerms("manifest");
+        job = JobId.wrap(++jobCount);
+        Job storage j = _jobs[job];
+        j.terms = terms;
+        j.buyer = msg.sender;
+        emit Posted(job, msg.sender, terms, manifest);
+        Funds.pull(token, msg.sender, terms.escrow);
+    }
+
+    /// @inheritdoc IMarket
+    function refund(JobId job) external {
+        Job storage j = _job(job, 0);
+        // INVARIANT: while something can still be claimed, the escrow stays.
+        if (block.timestamp <= j.terms.deadline && j.settled < j.terms.segments) {
+            revert BeforeDeadline(j.terms.deadline);
+        }
+        uint128 amount = _unreserved(j);
+        if (amount == 0) revert NothingOwed(j.buyer);
+        j.refunded += amount;
+        owed[j.buyer] += amount;
+        emit Refunded(job, j.buyer, amount);
+    }
+
+    /// @inheritdoc IMarket
+    function withdraw() external {
+        uint256 amount = owed[msg.sender];
+        if (amount == 0) revert NothingOwed(msg.sender);
+        owed[msg.sender] = 0;
+        emit Withdrawn(msg.sender, amount);
+        token.safeTransfer(msg.sender, amount);
+    }
+
+    // ---------------------------------------------------------------- solvers
+
+    /// @inheritdoc IMarket
+    function claim(
+        JobId job,
+        uint32 segment,
+        SegmentSpec calldata spec,
+        bytes32[] calldata planProof,
+        GroupProof[] calldata inputs
+    ) external {
+        Job storage j = _job(job, segment);
+        Record storage r = _records[job][segment];
+        _checkClaimant(job, segment, j, r.segment);
+        Plan.validate(spec, segment);
+        bytes32 leaf = Plan.leaf(spec);
+        // INVARIANT: the work is the one the buyer planned.
+        if (!Roots.verify(PlanRoot.unwrap(j.terms.planRoot), j.terms.segments, leaf, segment, planProof)) {
+            revert BadProof();
+        }
+        uint128 left = _unreserved(j);
+        // INVARIANT: what is promised to solvers is held.
+        if (spec.price > left) revert EscrowShort(left, spec.price);
+        j.reserved += spec.price;
+
+        r.groups = uint16(spec.inputs.length);
+        Segment storage s = r.segment;
+        s.state = SegmentState.Claimed;
+        s.solver = msg.sender;
+        s.until = uint64(block.timestamp + j.terms.lease);
+        s.price = spec.price;
+        s.leaf = leaf;
+        s.inputsKey = _inputsKey(job, spec.inputs);
+        s.inputRoot = _inputRoot(job, j, spec.inputs, inputs);
+        emit Claimed(job, segment, msg.sender, s.attempt, s.until);
+        stake.lock(msg.sender, j.terms.stake);
+    }
+
+    /// @inheritdoc IMarket
+    function commit(JobId job, uint32 segment, bytes32[] calldata groupRoots, Seal seal, bytes calldata cid) external {
+        Job storage j = _job(job, segment);
+        Record storage r = _records[job][segment];
+        Segment storage s = r.segment;
+        _requireState(job, segment, s, SegmentState.Claimed);
+        if (msg.sender != s.solver) revert NotSolver(s.solver, msg.sender);
+        if (block.timestamp > s.until) revert LeaseOver(s.until);
+        if (groupRoots.length != r.groups) revert InvalidSpec("groupRoots");
+        if (cid.length > MAX_CID) revert InvalidSpec("cid");
+        s.state = SegmentState.Committed;
+        s.until = uint64(block.timestamp + j.terms.window);
+        s.outputRoot = StateRoot.wrap(Roots.root(groupRoots));
+        s.seal = seal;
+        emit Committed(job, segment, msg.sender, s.attempt, groupRoots, seal, cid, s.until);
+    }
+
+    // ---------------------------------------------------------------- exits, for anybody
+
+    /// @inheritdoc IMarket
+    function settle(JobId job, uint32 segment, SegmentSpec calldata spec) external {
+        Job storage j = _job(job, segment);
+        Segment storage s = _records[job][segment].segment;
+        _requireState(job, segment, s, SegmentState.Committed);
+        if (block.timestamp <= s.until) revert NotYet(s.until);
+        // INVARIANT: nothing in dispute is paid.
+        if (s.games != 0) revert DisputesOpen(s.games);
+        _requireLeaf(s, spec);
+        _requireSettled(job, spec.inputs);
+        // INVARIANT: what is paid was built on what was settled.
+        if (_inputsKey(job, spec.inputs) != s.inputsKey) revert InputChanged();
+        (address solver, uint128 price) = (s.solver, s.price);
+        s.state = SegmentState.Settled;
+        j.settled += 1;
+        j.reserved -= price;
+        j.spent += price;
+        owed[solver] += price;
+        emit Settled(job, segment, solver, price);
+        stake.unlock(solver, j.terms.stake);
+    }
+
+    /// @inheritdoc IMarket
+    function expire(JobId job, uint32 segment) external {
+        Job storage j = _job(job, segment);
+        Segment storage s = _records[job][segment].segment;
+        _requireState(job, segment, s, SegmentState.Claimed);
+        if (block.timestamp <= s.until) revert NotYet(s.until);
+        address solver = _reopen(j, s);
+        emit Expired(job, segment, solver);
+        stake.unlock(solver, j.terms.stake);
+    }
+
+    /// @inheritdoc IMarket
+    function void(JobId job, uint32 segment, SegmentSpec calldata spec) external {
+        Job storage j = _job(job, segment);
+        Segment storage s = _records[job][segment].segment;
+        if (s.state != SegmentState.Claimed) _requireState(job, segment, s, SegmentState.Committed);
+        _requireLeaf(s, spec);
+        // INVARIANT: nobody loses a claim whose inputs are what they were.
+        if (_inputsKey(job, spec.inputs) == s.inputsKey) revert InputsStand();
+        address solver = _reopen(j, s);
+        _nextAttempt(s);
+        emit Voided(job, segment, solver);
+        stake.unlock(solver, j.terms.stake);
+    }
+
+    // ---------------------------------------------------------------- the Dispute
+
+    /// @inheritdoc IMarket
+    function disputed(JobId job, uint32 segment) external onlyDispute returns (Segment memory, JobTerms memory) {
+        Job storage j = _job(job, segment);
+        Segment storage s = _records[job][segment].segment;
+        _requireState(job, segment, s, SegmentState.Committed);
+        // INVARIANT: after the window no new dispute can hold up the payment.
+        if (block.timestamp > s.until) revert WindowOver(s.until);
+        s.games += 1;
+        return (s, j.terms);
+    }
+
+    /// @inheritdoc IMarket
+    function upheld(JobId job, uint32 segment, uint32 attempt) external onlyDispute {
+        _attempted(job, segment, attempt).games -= 1;
+    }
+
+    /// @inheritdoc IMarket
+    function overturn(JobId job, uint32 segment, uint32 attempt, address challenger) external onlyDispute {
+        Segment storage s = _attempted(job, segment, attempt);
+        Job storage j = _jobs[job];
+        address solver = _reopen(j, s);
+        _nextAttempt(s);
+        barred[job][solver] = true;
+        s.heir = challenger;
+        s.heirUntil = uint64(block.timestamp + j.terms.lease / HEIR_PART);
+        emit Overturned(job, segment, solver, challenger);
+    }
+
+    // ---------------------------------------------------------------- views
+
+    /// @inheritdoc IMarket
+    function jobs(JobId job)
+        external
+        view
+        returns (address buyer, JobTerms memory terms, uint256 reserved, uint256 spent, uint32 settled)
+    {
+        Job storage j = _jobs[job];
+        return (j.buyer, j.terms, j.reserved, j.spent, j.settled);
+    }
+
+    /// @inheritdoc IMarket
+    function segments(JobId job, uint32 segment) external view returns (Segment memory) {
+        return _records[job][segment].segment;
+    }
+
+    // ---------------------------------------------------------------- checks
+
+    function _job(JobId job, uint32 segment) private view returns (Job storage j) {
+        j = _jobs[job];
+        if (segment >= j.terms.segments) revert UnknownSegment(job, segment);
+    }
+
+    function _requireState(JobId job, uint32 segment, Segment storage s, SegmentState needed) private view {
+        if (s.state != needed) revert WrongState(job, segment, s.state, needed);
+    }
+
+    function _requireLeaf(Segment storage s, SegmentSpec calldata spec) private view {
+        bytes32 leaf = Plan.leaf(spec);
+        if (leaf != s.leaf) revert WrongLeaf(s.leaf, leaf);
+    }
+
+    function _checkClaimant(JobId job, uint32 segment, Job storage j, Segment storage s) private view {
+        if (block.timestamp > j.terms.deadline) revert PastDeadline(j.terms.deadline);
+        _requireState(job, segment, s, SegmentState.Open);
+        if (block.timestamp < s.heirUntil && msg.sender != s.heir) revert Reserved(s.heir, s.heirUntil);
+        if (barred[job][msg.sender]) revert Barred(job, msg.sender);
+    }
+
+    function _requireSettled(JobId job, Source[] calldata inputs) private view {
+        for (uint256 i = 0; i < inputs.length; ++i) {
+            uint32 source = inputs[i].segment;
+            if (source != Plan.INITIAL && _records[job][source].segment.state != SegmentState.Settled) {
+                revert InputNotReady(source);
+            }
+        }
+    }
+
+    /// The attempt in dispute, which must still stand.
+    function _attempted(JobId job, uint32 segment, uint32 attempt) private view returns (Segment storage s) {
+        s = _records[job][segment].segment;
+        _requireState(job, segment, s, SegmentState.Committed);
+        // INVARIANT: a dispute decides on the attempt that it began with, and on no other.
+        if (s.attempt != attempt) revert InputChanged();
+    }
+
+    // ---------------------------------------------------------------- inputs
+
+    /// Root of the input state, each group of which is proved to be what its source says.
+    function _inputRoot(JobId job, Job storage j, Source[] calldata sources, GroupProof[] calldata inputs)
+        private
+        view
+        returns (StateRoot)
+    {
+        if (inputs.length != sources.length) revert BadProof();
+        bytes32[] memory groups = new bytes32[](inputs.length);
+        for (uint256 i = 0; i < inputs.length; ++i) {
+            (StateRoot root, uint256 count) = _output(job, j, sources[i].segment);
+            // INVARIANT: the group exists: what pads the tree is none.
+            if (sources[i].group >= count) revert InvalidSpec("group");
+            if (!Roots.verify(StateRoot.unwrap(root), count, inputs[i].root, sources[i].group, inputs[i].proof)) {
+                revert BadProof();
+            }
+            groups[i] = inputs[i].root;
+        }
+        return StateRoot.wrap(Roots.root(groups));
+    }
+
+    /// Root and number of groups of a segment's output, or of the initial state.
+    function _output(JobId job, Job storage j, uint32 source) private view returns (StateRoot, uint256) {
+        if (source == Plan.INITIAL) return (j.terms.initialRoot, j.terms.initialGroups);
+        Record storage r = _records[job][source];
+        SegmentState state = r.segment.state;
+        if (state != SegmentState.Committed && state != SegmentState.Settled) revert InputNotReady(source);
+        return (r.segment.outputRoot, r.groups);
+    }
+
+    /// Changes when, and only when, an input was overturned or voided.
+    function _inputsKey(JobId job, Source[] calldata inputs) private view returns (bytes32) {
+        uint32[] memory attempts = new uint32[](inputs.length);
+        for (uint256 i = 0; i < inputs.length; ++i) {
+            uint32 source = inputs[i].segment;
+            if (source != Plan.INITIAL) attempts[i] = _records[job][source].segment.attempt;
+        }
+        return keccak256(abi.encodePacked(attempts));
+    }
+
+    // ---------------------------------------------------------------- changes
+
+    function _unreserved(Job storage j) private view returns (uint128) {
+        return j.terms.escrow - j.reserved - j.spent - j.refunded;
+    }
+
+    /// Opens the segment again and releases what was reserved for it. Returns who held it.
+    function _reopen(Job storage j, Segment storage s) private returns (address solver) {
+        solver = s.solver;
+        j.reserved -= s.price;
+        s.state = SegmentState.Open;
+        s.solver = address(0);
+        s.until = 0;
+    }
+
+    /// Everything that was built on the last attempt can be voided from now on, and its disputes are moot.
+    function _nextAttempt(Segment storage s) private {
+        s.attempt += 1;
+        s.games = 0;
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IMarket, JobTerms, SegmentSpec} from "../interfaces/IMarket.sol";
+
+/// What a plan and its job may look like.
+library Plan {
+    uint32 internal constant INITIAL = type(uint32).max;
+    uint256 private constant MAX_SEGMENTS = 2 ** 31;
+    uint256 private constant MAX_GROUPS = 256;
+    uint256 private constant MAX_INTERVAL = 256;
+    uint256 private constant MAX_CHECKPOINTS = 256;
+    uint256 private constant MAX_PERIOD = 30 days;
+    uint256 private constant MAX_DEADLINE = 3650 days;
+
+    function validate(JobTerms calldata terms) internal view {
+        if (terms.segments == 0 || terms.segments > MAX_SEGMENTS) revert IMarket.InvalidTerms("segments");
+        if (terms.initialGroups == 0 || terms.initialGroups > MAX_GROUPS) revert IMarket.InvalidTerms("initialGroups");
+        if (terms.lease == 0 || terms.lease > MAX_PERIOD) revert IMarket.InvalidTerms("lease");
+        if (terms.window == 0 || terms.window > MAX_PERIOD) revert IMarket.InvalidTerms("window");
+        if (terms.clock == 0 || terms.clock > MAX_PERIOD) revert IMarket.InvalidTerms("clock");
+        if (terms.deadline <= block.timestamp || terms.deadline > block.timestamp + MAX_DEADLINE) {
+            revert IMarket.InvalidTerms("deadline");
+        }
+    }
+
+    function validate(SegmentSpec calldata spec, uint32 segment) internal pure {
+        if (spec.steps == 0) revert IMarket.InvalidSpec("steps");
+        if (spec.interval == 0 || spec.interval > MAX_INTERVAL) revert IMarket.InvalidSpec("interval");
+        if (checkpoints(spec.steps, spec.interval) > MAX_CHECKPOINTS) revert IMarket.InvalidSpec("checkpoints");
+        if (spec.inputs.length == 0 || spec.inputs.length > MAX_GROUPS) revert IMarket.InvalidSpec("inputs");
+        for (uint256 i = 0; i < spec.inputs.length; ++i) {
+            uint32 source = spec.inputs[i].segment;
+            if (source != INITIAL && source >= segment) revert IMarket.InvalidSpec("source");
+        }
+    }
+
+    /// Checkpoints after the input: one at the end of each interval.
+    function checkpoints(uint32 steps, uint32 interval) internal pure returns (uint256) {
+        return (uint256(steps) + interval - 1) / interval;
+    }
+
+    /// The plan's leaf of a segment.
+    function leaf(SegmentSpec calldata spec) internal pure returns (bytes32) {
+        return sha256(bytes.concat(bytes1(0), abi.encode(spec)));
+    }
+}
