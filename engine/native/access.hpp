@@ -1,0 +1,85 @@
+// Where an operand reads: its access compiled for loading many words at once.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "kernels.hpp"
+#include "program.hpp"
+
+namespace crowdtrain {
+
+// For each dimension of an access, the affine form's value at some loop indices (before any division).
+using Position = std::array<int64_t, kMaxRank>;
+
+// Some of a nest's loops, run as one loop with a flat row-major index. Neighbouring loops are merged into one where the
+// access steps through them evenly.
+struct Walk {
+    struct Loop {
+        int64_t extent;
+        Position step;
+    };
+    std::vector<Loop> loops;  // outermost first; none where the group has a single index
+    int64_t count = 1;        // indices of the group
+
+    // Adds to `at` what index `flat` of the group contributes.
+    void move(Position& at, int64_t flat) const;
+};
+
+// One dimension of the tensor read. An access that is never out of range has a single one, over the flat tensor.
+struct Dimension {
+    int64_t size;
+    int64_t stride;  // words between two positions
+    Mode mode;
+    int64_t divisor;
+    int gather;  // for Mode::gather: number of the operand that gives the position
+    int64_t offset;
+    std::array<int64_t, kMaxLoops> coefficients;
+};
+
+class Access {
+public:
+    Access(const Nest& nest, const Operand& operand);
+
+    Walk walk(const std::vector<int>& loops) const;
+    Position origin() const;  // with all loops at 0
+
+    bool is_index() const { return is_index_; }
+    int value() const { return value_; }
+    // Whether every read is within the tensor and its position a linear function of the loops.
+    bool inside() const { return inside_; }
+    const std::vector<int>& gathers() const { return gathers_; }  // the operands that give positions
+
+    // Words between two neighbours along the walk's innermost loop, where that is a constant; else a large number.
+    int64_t stride(const Walk& walk) const;
+
+    // Whether the words along `walk` lie one after another in memory, from tensor + base[0] on.
+    bool contiguous(const Walk& walk) const;
+
+    // Writes to `out` the operand's words at indices start … start + count - 1 of `walk`, the other loops being where
+    // `base` says. `operands[o]` holds the words of an operand o that this one gathers by, for the same indices.
+    void load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,
+              int64_t start, int64_t count, const uint32_t* const* operands) const;
+
+private:
+    void load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, Position base,
+                     int64_t start, int64_t count) const;
+    void load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
+                  const Position& step, int64_t count) const;
+    void load_row_bounded(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
+                          const Position& step, int64_t count) const;
+    void load_row_divided(uint32_t* out, const uint32_t* tensor, const Position& at, const Position& step,
+                          int64_t count) const;
+
+    const Nest& nest_;
+    std::vector<Dimension> dimensions_;
+    std::vector<int> gathers_;
+    int value_ = 0;
+    uint32_t fill_ = 0;
+    bool is_index_ = false;
+    bool inside_ = false;
+    bool divided_ = false;
+};
+
+}  // namespace crowdtrain

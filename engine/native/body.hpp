@@ -1,0 +1,41 @@
+// A nest's body compiled into passes over buffers of words.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "kernels.hpp"
+#include "program.hpp"
+
+namespace crowdtrain {
+
+// One instruction over buffers, which are named by slots.
+struct BodyPass {
+    Pass pass;
+    int out;
+    int in[3];
+};
+
+// Where a fold's accumulator meets the rest of the body in one known step: acc <- step(acc, x, y).
+struct KnownStep {
+    FoldStep step;
+    int x, y;  // slots
+};
+
+// What does not depend on the accumulator is computed for many fold iterations at once (`before`), the rest
+// iteration by iteration (`fold`). Slots: operands, immediates, the accumulator, then what passes write, reused.
+struct Body {
+    Body(const Nest& nest, const Kernels& kernels);
+
+    std::vector<BodyPass> before;
+    std::vector<BodyPass> fold;
+    std::vector<bool> needed;  // operands that the result depends on, or that one of those gathers by
+    std::vector<int> advancing;  // slots that hold a row of words for each fold iteration
+    int result;                // slot
+    int accumulator;           // slot
+    int slots;
+    std::optional<KnownStep> known;
+};
+
+}  // namespace crowdtrain

@@ -1,0 +1,234 @@
+#include "general.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+namespace crowdtrain {
+namespace {
+
+constexpr int64_t kTileWords = 1024;
+
+int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+std::vector<int> loop_range(size_t first, size_t count) {
+    std::vector<int> loops(count);
+    std::iota(loops.begin(), loops.end(), static_cast<int>(first));
+    return loops;
+}
+
+int64_t cost_of(const Nest& nest, const Body& body) {
+    return static_cast<int64_t>(nest.operands.size() + body.before.size() + body.fold.size() + 1);
+}
+
+void run_pass(const BodyPass& pass, uint32_t* const* slots, int64_t count) {
+    pass.pass(slots[pass.out], slots[pass.in[0]], slots[pass.in[1]], slots[pass.in[2]], count);
+}
+
+// The words of a value, or null for an operand that reads none.
+const uint32_t* tensor_of(const Access& access, const uint32_t* const* values) {
+    return access.is_index() ? nullptr : values[access.value()];
+}
+
+}  // namespace
+
+Operands::Operands(const Nest& nest) {
+    const std::vector<int> outer_loops = loop_range(0, nest.outer.size());
+    const std::vector<int> fold_loops = loop_range(nest.outer.size(), nest.fold.size());
+    for (const Operand& operand : nest.operands) {
+        accesses.emplace_back(nest, operand);
+        outer.push_back(accesses.back().walk(outer_loops));
+        fold.push_back(accesses.back().walk(fold_loops));
+    }
+}
+
+Map::Map(const Nest& nest, const Kernels& kernels)
+    : nest_(nest), kernels_(kernels), operands_(nest), body_(nest, kernels) {}
+
+void Map::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
+    const int64_t scratch = body_.slots * kTileWords;
+    workers.split(nest_.words(), kTileWords, cost_of(nest_, body_), [&](int64_t begin, int64_t end, int thread) {
+        run_range(values, out, begin, end, workers.scratch[thread].words(scratch));
+    });
+}
+
+void Map::run_range(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
+    const int operands = static_cast<int>(nest_.operands.size());
+    const int64_t tile = std::min(kTileWords, end - begin);
+    std::vector<uint32_t*> slots(body_.slots);
+    for (int slot = 0; slot < body_.slots; ++slot) slots[slot] = scratch + slot * kTileWords;
+    for (size_t i = 0; i < nest_.immediates.size(); ++i) kernels_.fill(slots[operands + i], nest_.immediates[i], tile);
+
+    for (int64_t start = begin; start < end; start += kTileWords) {
+        const int64_t count = std::min(kTileWords, end - start);
+        for (int o = 0; o < operands; ++o) {
+            if (!body_.needed[o]) continue;
+            const Access& access = operands_.accesses[o];
+            const Walk& walk = operands_.outer[o];
+            const uint32_t* tensor = tensor_of(access, values);
+            const bool constant = walk.loops.empty() && access.gathers().empty();
+            if (constant && start > begin) continue;
+            if (access.contiguous(walk)) {
+                slots[o] = const_cast<uint32_t*>(tensor + access.origin()[0] + start);  // never written
+            } else {
+                access.load(kernels_, slots[o], tensor, walk, access.origin(), start, constant ? tile : count,
+                            slots.data());
+            }
+        }
+        for (size_t i = 0; i < body_.before.size(); ++i) {
+            if (i + 1 == body_.before.size()) slots[body_.result] = out + start;
+            run_pass(body_.before[i], slots.data(), count);
+        }
+        if (body_.before.empty()) std::copy_n(slots[body_.result], count, out + start);
+    }
+}
+
+// The tile being worked on.
+struct Fold::Tile {
+    int64_t start, outputs;  // outputs start … start + outputs - 1
+    int64_t from, folds;     // fold iterations from … from + folds - 1
+    int64_t row;             // words from one iteration to the next
+    std::vector<uint32_t*> slots;
+    std::vector<int64_t> rows;  // by slot: words from one iteration to the next
+    uint32_t* columns;          // kTileWords of scratch
+};
+
+Fold::Fold(const Nest& nest, const Kernels& kernels)
+    : nest_(nest), kernels_(kernels), operands_(nest), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
+    constexpr int64_t kWorthTransposing = 8;
+    bool all_in_place = body_.known && body_.before.empty(), any_by_fold = false;
+    for (int o = 0; o < static_cast<int>(nest.operands.size()); ++o) {
+        if (!body_.needed[o]) continue;
+        const Access& access = operands_.accesses[o];
+        const Walk &outer = operands_.outer[o], &fold = operands_.fold[o];
+        const int64_t across = access.stride(outer), along = access.stride(fold);
+        if (body_.known && !read_before(o) && fold.loops.size() <= 1 && access.contiguous(outer)) {
+            loads_[o] = Load::in_place;
+        } else if (access.gathers().empty() && along > 0 && along < across && fold.loops.back().extent >= kWorthTransposing) {
+            loads_[o] = Load::by_fold;
+        } else {
+            loads_[o] = Load::by_output;
+        }
+        all_in_place &= loads_[o] == Load::in_place;
+        any_by_fold |= loads_[o] == Load::by_fold;
+    }
+    outputs_ = std::min(round_up(nest.words(), kernels.lanes), any_by_fold ? kTileWords / 16 : kTileWords / 2);
+    folds_ = all_in_place ? nest.fold_length() : std::min(nest.fold_length(), kTileWords / outputs_);
+}
+
+// Whether a pass before the fold reads the slot, or an operand gathers by it.
+bool Fold::read_before(int slot) const {
+    for (const BodyPass& pass : body_.before) {
+        if (std::find(std::begin(pass.in), std::end(pass.in), slot) != std::end(pass.in)) return true;
+    }
+    for (size_t o = 0; o < nest_.operands.size(); ++o) {
+        const std::vector<int>& gathers = operands_.accesses[o].gathers();
+        if (body_.needed[o] && std::find(gathers.begin(), gathers.end(), slot) != gathers.end()) return true;
+    }
+    return false;
+}
+
+void Fold::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
+    const int64_t scratch = (body_.slots + 1) * kTileWords;
+    const int64_t cost = cost_of(nest_, body_) * nest_.fold_length();
+    workers.split(nest_.words(), kernels_.lanes, cost, [&](int64_t begin, int64_t end, int thread) {
+        run_outputs(values, out, begin, end, workers.scratch[thread].words(scratch));
+    });
+}
+
+void Fold::run_outputs(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
+                       uint32_t* scratch) const {
+    const size_t operands = nest_.operands.size();
+    Tile tile{};
+    tile.slots.resize(body_.slots);
+    tile.rows.resize(body_.slots);
+    tile.columns = scratch + body_.slots * kTileWords;
+    for (int slot = 0; slot < body_.slots; ++slot) tile.slots[slot] = scratch + slot * kTileWords;
+    for (size_t i = 0; i < nest_.immediates.size(); ++i) {
+        kernels_.fill(tile.slots[operands + i], nest_.immediates[i], kTileWords);
+    }
+    uint32_t* const accumulator = tile.slots[body_.accumulator];
+
+    const int64_t length = nest_.fold_length();
+    for (int64_t start = begin; start < end; start += outputs_) {
+        tile.start = start;
+        tile.outputs = std::min(outputs_, end - start);
+        tile.row = round_up(tile.outputs, kernels_.lanes);
+        std::fill(tile.rows.begin(), tile.rows.end(), tile.row);
+        std::fill_n(tile.rows.begin() + static_cast<int64_t>(operands), nest_.immediates.size(), 0);
+        kernels_.fill(accumulator, nest_.init, tile.row);
+        for (int64_t from = 0; from < length; from += folds_) {
+            tile.from = from;
+            tile.folds = std::min(folds_, length - from);
+            load(tile, values);
+            for (const BodyPass& pass : body_.before) run_pass(pass, tile.slots.data(), tile.row * tile.folds);
+            fold(tile);
+        }
+        std::copy_n(accumulator, tile.outputs, out + start);
+    }
+}
+
+void Fold::load(Tile& tile, const uint32_t* const* values) const {
+    const int operands = static_cast<int>(nest_.operands.size());
+    for (int o = 0; o < operands; ++o) {
+        const Access& access = operands_.accesses[o];
+        const uint32_t* tensor = tensor_of(access, values);
+        const Walk &outer = operands_.outer[o], &fold = operands_.fold[o];
+        Position at = access.origin();
+        switch (loads_[o]) {
+            case Load::none: break;
+            case Load::in_place:
+                fold.move(at, tile.from);
+                tile.slots[o] = const_cast<uint32_t*>(tensor + at[0] + tile.start);  // never written
+                tile.rows[o] = fold.loops.empty() ? 0 : fold.loops[0].step[0];
+                break;
+            case Load::by_fold: load_by_fold(tile, o, tensor); break;
+            case Load::by_output:
+                for (int64_t f = 0; f < tile.folds; ++f) {
+                    std::array<const uint32_t*, 16> row{};
+                    for (int i = 0; i < o; ++i) row[i] = tile.slots[i] + f * tile.row;
+                    at = access.origin();
+                    fold.move(at, tile.from + f);
+                    access.load(kernels_, tile.slots[o] + f * tile.row, tensor, outer, at, tile.start, tile.outputs,
+                                row.data());
+                }
+                break;
+        }
+    }
+}
+
+void Fold::load_by_fold(Tile& tile, int o, const uint32_t* tensor) const {
+    const Access& access = operands_.accesses[o];
+    const Walk &outer = operands_.outer[o], &fold = operands_.fold[o];
+    Position at = access.origin();
+    if (access.contiguous(fold) && outer.loops.size() == 1) {
+        fold.move(at, tile.from);
+        outer.move(at, tile.start);
+        kernels_.transpose(tile.slots[o], tile.row, tensor + at[0], outer.loops[0].step[0], tile.outputs, tile.folds);
+        return;
+    }
+    for (int64_t i = 0; i < tile.outputs; ++i) {
+        at = access.origin();
+        outer.move(at, tile.start + i);
+        access.load(kernels_, tile.columns + i * tile.folds, tensor, fold, at, tile.from, tile.folds, nullptr);
+    }
+    kernels_.transpose(tile.slots[o], tile.row, tile.columns, tile.folds, tile.outputs, tile.folds);
+}
+
+void Fold::fold(const Tile& tile) const {
+    uint32_t* const accumulator = tile.slots[body_.accumulator];
+    if (body_.known) {
+        const auto [step, x, y] = *body_.known;
+        kernels_.fold[static_cast<int>(step)](accumulator, tile.slots[x], tile.rows[x], tile.slots[y], tile.rows[y],
+                                              tile.folds, tile.outputs);
+        return;
+    }
+    std::vector<uint32_t*> row(tile.slots);
+    for (int64_t f = 0; f < tile.folds; ++f) {
+        for (const BodyPass& pass : body_.fold) run_pass(pass, row.data(), tile.row);
+        if (body_.result != body_.accumulator) std::copy_n(row[body_.result], tile.row, accumulator);
+        for (int slot : body_.advancing) row[slot] += tile.row;
+    }
+}
+
+}  // namespace crowdtrain

@@ -1,0 +1,55 @@
+// The loops that touch words, one table of them for each instruction set. Everything else is compiled once, for any
+// machine. Kernels are templates over a vector of words V (vector_*.hpp), instantiated with each set's own compiler
+// flags (kernels_*.cpp); a kernel may assume that the floating-point mode is the one of float_mode.hpp.
+#pragma once
+
+#include <cstdint>
+
+namespace crowdtrain {
+
+// One operation of a body over `count` words: out[i] = op(a[i], b[i], c[i]). `out` may be one of the operands.
+using Pass = void (*)(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t* c, int64_t count);
+
+// Steps of a fold with the accumulators in registers: for f ascending, acc[i] = step(acc[i], x[f * x_row + i], y[...]).
+using FoldPass = void (*)(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* y, int64_t y_row,
+                          int64_t folds, int64_t count);
+
+enum class FoldStep : uint8_t {
+    sum,           // acc + x
+    multiply_add,  // fma(x, y, acc)
+    max,           // acc < x ? x : acc
+    max_or_new,    // x < acc ? acc : x
+    min,           // x < acc ? x : acc
+    min_or_new,    // acc < x ? acc : x
+    count
+};
+
+// c[i][j] = fma over k ascending of rows[k][i] * columns[k][j], from c itself or, if `fresh`, from the word `init`.
+// rows: [depth][tile rows]; columns: [depth][tile columns]; c: rows of whole vectors, `c_row` words apart.
+using TilePass = void (*)(int64_t depth, const uint32_t* rows, const uint32_t* columns, uint32_t* c, int64_t c_row,
+                          bool fresh, uint32_t init);
+
+constexpr int kMaxTileRows = 14, kMaxTileVectors = 2;
+
+struct Kernels {
+    const char* name;
+    int lanes;
+    int tile_rows, tile_vectors;  // of the largest tile
+    Pass pass[256];               // by opcode; null where there is none
+    FoldPass fold[static_cast<int>(FoldStep::count)];
+    TilePass tile[kMaxTileRows][kMaxTileVectors];  // [rows - 1][vectors - 1]
+
+    void (*fill)(uint32_t* out, uint32_t word, int64_t count);
+    void (*iota)(uint32_t* out, uint32_t first, uint32_t step, int64_t count);
+    void (*copy_strided)(uint32_t* out, const uint32_t* in, int64_t stride, int64_t count);
+    // out[c * out_row + r] = in[r * in_row + c]
+    void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns);
+};
+
+extern const Kernels kPortableKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace crowdtrain

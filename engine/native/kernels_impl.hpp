@@ -1,0 +1,256 @@
+// The kernels, over any vector of words V. Included by one source file for each instruction set.
+//
+// Everything here is a template over V, and each V has its own namespace, so that no function compiled for one set can
+// be linked into another. For the same reason nothing is taken from the standard library but memcpy.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "conversions.hpp"
+#include "generated.hpp"
+#include "kernels.hpp"
+
+namespace crowdtrain {
+
+template <class V>
+inline V load_some(const uint32_t* at, int64_t count) {
+    uint32_t words[V::kLanes] = {};
+    std::memcpy(words, at, sizeof(uint32_t) * static_cast<size_t>(count));
+    return load(V{}, words);
+}
+
+template <class V>
+inline void store_some(uint32_t* at, V v, int64_t count) {
+    uint32_t words[V::kLanes];
+    store(words, v);
+    std::memcpy(at, words, sizeof(uint32_t) * static_cast<size_t>(count));
+}
+
+template <class V, class F>
+void pass1(uint32_t* out, const uint32_t* a, const uint32_t*, const uint32_t*, int64_t count) {
+    constexpr int n = V::kLanes;
+    int64_t i = 0;
+    for (; i + n <= count; i += n) store(out + i, F::of(load(V{}, a + i)));
+    if (i < count) store_some(out + i, F::of(load_some<V>(a + i, count - i)), count - i);
+}
+
+template <class V, class F>
+void pass2(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t*, int64_t count) {
+    constexpr int n = V::kLanes;
+    int64_t i = 0;
+    for (; i + n <= count; i += n) store(out + i, F::of(load(V{}, a + i), load(V{}, b + i)));
+    const int64_t rest = count - i;
+    if (rest) store_some(out + i, F::of(load_some<V>(a + i, rest), load_some<V>(b + i, rest)), rest);
+}
+
+template <class V, class F>
+void pass3(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t* c, int64_t count) {
+    constexpr int n = V::kLanes;
+    int64_t i = 0;
+    for (; i + n <= count; i += n) store(out + i, F::of(load(V{}, a + i), load(V{}, b + i), load(V{}, c + i)));
+    const int64_t rest = count - i;
+    if (rest) {
+        const V result = F::of(load_some<V>(a + i, rest), load_some<V>(b + i, rest), load_some<V>(c + i, rest));
+        store_some(out + i, result, rest);
+    }
+}
+
+// Steps of a fold. A NaN accumulator stays NaN under `sum` and `multiply_add` whatever its payload, so it is made
+// canonical once, by `done`.
+template <class V>
+struct Sum {
+    static constexpr bool kSecond = false;
+    static V step(V acc, V x, V) { return add_raw(acc, x); }
+    static V done(V acc) { return canonical(acc); }
+};
+template <class V>
+struct MultiplyAdd {
+    static constexpr bool kSecond = true;
+    static V step(V acc, V x, V y) { return fma_raw(x, y, acc); }
+    static V done(V acc) { return canonical(acc); }
+};
+template <class V, bool kAccFirst, bool kTakeNew>
+struct Choice {
+    static constexpr bool kSecond = false;
+    static V step(V acc, V x, V) {
+        const V less = kAccFirst ? flt(acc, x) : flt(x, acc);
+        return kTakeNew ? select(less, x, acc) : select(less, acc, x);
+    }
+    static V done(V acc) { return acc; }
+};
+
+template <class V, class S, int kVectors>
+inline void fold_block(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* y, int64_t y_row, int64_t folds) {
+    constexpr int n = V::kLanes;
+    V a[kVectors];
+    for (int v = 0; v < kVectors; ++v) a[v] = load(V{}, acc + v * n);
+    for (int64_t f = 0; f < folds; ++f) {
+        for (int v = 0; v < kVectors; ++v) {
+            const V second = S::kSecond ? load(V{}, y + f * y_row + v * n) : V{};
+            a[v] = S::step(a[v], load(V{}, x + f * x_row + v * n), second);
+        }
+    }
+    for (int v = 0; v < kVectors; ++v) store(acc + v * n, S::done(a[v]));
+}
+
+template <class V, class S>
+void fold_pass(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* y, int64_t y_row, int64_t folds,
+               int64_t count) {
+    constexpr int n = V::kLanes;
+    int64_t i = 0;
+    for (; i + 8 * n <= count; i += 8 * n) fold_block<V, S, 8>(acc + i, x + i, x_row, y + i, y_row, folds);
+    for (; i + n <= count; i += n) fold_block<V, S, 1>(acc + i, x + i, x_row, y + i, y_row, folds);
+    const int64_t rest = count - i;
+    if (rest == 0) return;
+    V a = load_some<V>(acc + i, rest);
+    for (int64_t f = 0; f < folds; ++f) {
+        const V second = S::kSecond ? load_some<V>(y + f * y_row + i, rest) : V{};
+        a = S::step(a, load_some<V>(x + f * x_row + i, rest), second);
+    }
+    store_some(acc + i, S::done(a), rest);
+}
+
+template <class V, int kRows, int kVectors>
+void tile_pass(int64_t depth, const uint32_t* rows, const uint32_t* columns, uint32_t* c, int64_t c_row, bool fresh,
+               uint32_t init) {
+    constexpr int n = V::kLanes;
+    V acc[kRows][kVectors];
+    for (int i = 0; i < kRows; ++i) {
+        for (int j = 0; j < kVectors; ++j) acc[i][j] = fresh ? splat(V{}, init) : load(V{}, c + i * c_row + j * n);
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+        V column[kVectors];
+        for (int j = 0; j < kVectors; ++j) column[j] = load(V{}, columns + j * n);
+        for (int i = 0; i < kRows; ++i) {
+            const V row = splat(V{}, rows[i]);
+            for (int j = 0; j < kVectors; ++j) acc[i][j] = fma_raw(row, column[j], acc[i][j]);
+        }
+        rows += kRows;
+        columns += kVectors * n;
+    }
+    for (int i = 0; i < kRows; ++i) {
+        for (int j = 0; j < kVectors; ++j) store(c + i * c_row + j * n, canonical(acc[i][j]));
+    }
+}
+
+template <class V>
+void fill_words(uint32_t* out, uint32_t word, int64_t count) {
+    int64_t i = 0;
+    for (; i + V::kLanes <= count; i += V::kLanes) store(out + i, splat(V{}, word));
+    for (; i < count; ++i) out[i] = word;
+}
+
+template <class V>
+void iota_words(uint32_t* out, uint32_t first, uint32_t step, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) out[i] = first + static_cast<uint32_t>(i) * step;
+}
+
+template <class V>
+void copy_strided(uint32_t* out, const uint32_t* in, int64_t stride, int64_t count) {
+    if (stride == 0) {
+        fill_words<V>(out, *in, count);
+    } else if (stride == 1) {
+        std::memcpy(out, in, sizeof(uint32_t) * static_cast<size_t>(count));
+    } else {
+        for (int64_t i = 0; i < count; ++i) out[i] = in[i * stride];
+    }
+}
+
+// A square of words, by log2(lanes) perfect shuffles.
+template <class V>
+inline void transpose_square(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row) {
+    constexpr int n = V::kLanes;
+    V a[n], b[n];
+    for (int i = 0; i < n; ++i) a[i] = load(V{}, in + i * in_row);
+    for (int step = 1; step < n; step *= 2) {
+        for (int i = 0; i < n / 2; ++i) {
+            b[2 * i] = zip_low(a[i], a[i + n / 2]);
+            b[2 * i + 1] = zip_high(a[i], a[i + n / 2]);
+        }
+        for (int i = 0; i < n; ++i) a[i] = b[i];
+    }
+    for (int i = 0; i < n; ++i) store(out + i * out_row, a[i]);
+}
+
+template <class V>
+void transpose(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns) {
+    constexpr int n = V::kLanes;
+    int64_t r = 0;
+    for (; r + n <= rows; r += n) {
+        int64_t c = 0;
+        for (; c + n <= columns; c += n) transpose_square<V>(out + c * out_row + r, out_row, in + r * in_row + c, in_row);
+        for (; c < columns; ++c) {
+            for (int i = 0; i < n; ++i) out[c * out_row + r + i] = in[(r + i) * in_row + c];
+        }
+    }
+    for (; r < rows; ++r) {
+        for (int64_t c = 0; c < columns; ++c) out[c * out_row + r] = in[r * in_row + c];
+    }
+}
+
+#define CROWDTRAIN_UNARY(X) X(fsqrt) X(fneg) X(fabs) X(f2i) X(f2u) X(i2f) X(u2f) X(exp) X(log) X(tanh) X(erf) X(sigmoid)
+#define CROWDTRAIN_BINARY(X)                                                                                      \
+    X(fadd) X(fsub) X(fmul) X(fdiv) X(flt) X(fle) X(feq) X(ilt) X(ult) X(ieq) X(iadd) X(isub) X(imul) X(umulh) \
+        X(iand) X(ior) X(ixor) X(shl) X(shr) X(sar)
+#define CROWDTRAIN_TERNARY(X) X(ffma) X(select)
+
+// Each operation as a type, for the passes to be instantiated with.
+#define CROWDTRAIN_OPERATION(name)        \
+    struct Operation_##name {             \
+        template <class... V>             \
+        static auto of(V... words) {      \
+            return name(words...);        \
+        }                                 \
+    };
+CROWDTRAIN_UNARY(CROWDTRAIN_OPERATION)
+CROWDTRAIN_BINARY(CROWDTRAIN_OPERATION)
+CROWDTRAIN_TERNARY(CROWDTRAIN_OPERATION)
+#undef CROWDTRAIN_OPERATION
+
+template <class V>
+constexpr void add_passes(Kernels& k) {
+#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass1<V, Operation_##name>;
+    CROWDTRAIN_UNARY(CROWDTRAIN_PASS)
+#undef CROWDTRAIN_PASS
+#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass2<V, Operation_##name>;
+    CROWDTRAIN_BINARY(CROWDTRAIN_PASS)
+#undef CROWDTRAIN_PASS
+#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass3<V, Operation_##name>;
+    CROWDTRAIN_TERNARY(CROWDTRAIN_PASS)
+#undef CROWDTRAIN_PASS
+}
+
+template <class V, int kRow>
+constexpr void add_tiles(Kernels& k) {
+    if constexpr (kRow <= V::kTileRows) {
+        k.tile[kRow - 1][0] = tile_pass<V, kRow, 1>;
+        k.tile[kRow - 1][1] = tile_pass<V, kRow, 2>;
+        add_tiles<V, kRow + 1>(k);
+    }
+}
+
+template <class V>
+constexpr Kernels make_kernels() {
+    static_assert(V::kTileRows <= kMaxTileRows && V::kTileVectors <= kMaxTileVectors);
+    Kernels k{};
+    k.name = V::kName;
+    k.lanes = V::kLanes;
+    k.tile_rows = V::kTileRows;
+    k.tile_vectors = V::kTileVectors;
+    add_passes<V>(k);
+    k.fold[static_cast<int>(FoldStep::sum)] = fold_pass<V, Sum<V>>;
+    k.fold[static_cast<int>(FoldStep::multiply_add)] = fold_pass<V, MultiplyAdd<V>>;
+    k.fold[static_cast<int>(FoldStep::max)] = fold_pass<V, Choice<V, true, true>>;
+    k.fold[static_cast<int>(FoldStep::max_or_new)] = fold_pass<V, Choice<V, false, false>>;
+    k.fold[static_cast<int>(FoldStep::min)] = fold_pass<V, Choice<V, false, true>>;
+    k.fold[static_cast<int>(FoldStep::min_or_new)] = fold_pass<V, Choice<V, true, false>>;
+    add_tiles<V, 1>(k);
+    k.fill = fill_words<V>;
+    k.iota = iota_words<V>;
+    k.copy_strided = copy_strided<V>;
+    k.transpose = transpose<V>;
+    return k;
+}
+
+}  // namespace crowdtrain

@@ -1,0 +1,40 @@
+// A whole program made ready to run, step after step.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kernels.hpp"
+#include "nest_plan.hpp"
+#include "program.hpp"
+#include "workers.hpp"
+
+namespace crowdtrain {
+
+class Plan {
+public:
+    Plan(Program program, const Kernels& kernels, int threads);
+
+    const Program& program() const { return program_; }
+    const Kernels& kernels() const { return kernels_; }
+    std::vector<const char*> kinds() const;  // of each nest's plan
+
+    // Runs one step: `state` goes on to the next state, and the words of log i are written to logs[i].
+    void step(const std::vector<uint32_t*>& state, const std::vector<const uint32_t*>& data,
+              const std::vector<uint32_t*>& logs);
+
+    // Writes the output of nest `number` to `out`; `values` are the words of the values before it.
+    void nest(int number, const std::vector<const uint32_t*>& values, uint32_t* out);
+
+private:
+    Program program_;
+    const Kernels& kernels_;
+    std::mutex mutex_;  // one step at a time
+    Workers workers_;
+    std::vector<std::unique_ptr<NestPlan>> nests_;
+    std::vector<Words> outputs_;
+    std::vector<Words> next_;
+};
+
+}  // namespace crowdtrain

@@ -1,0 +1,91 @@
+#include "pool.hpp"
+
+#include <utility>
+
+#include "float_mode.hpp"
+
+namespace crowdtrain {
+namespace {
+
+constexpr int kSpins = 4000;  // some tens of microseconds: longer than the gap between two nests of a step
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Pool::Pool(int threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+Pool::~Pool() {
+    {
+        std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+}
+
+void Pool::run(int64_t parts, const std::function<void(int64_t, int)>& task) {
+    if (workers_.empty() || parts <= 1) {
+        for (int64_t part = 0; part < parts; ++part) task(part, 0);
+        return;
+    }
+    task_ = &task;
+    parts_ = parts;
+    undone_ = parts;
+    untaken_ = parts;
+    if (sleeping_ > 0) {
+        std::lock_guard lock(mutex_);
+        wake_.notify_all();
+    }
+    take_parts(0);
+    for (int spins = 0; undone_ > 0; ++spins) {
+        if (spins < kSpins) {
+            pause();
+        } else {
+            std::this_thread::yield();
+        }
+    }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Pool::take_parts(int thread) {
+    for (;;) {
+        int64_t left = untaken_;
+        while (left > 0 && !untaken_.compare_exchange_weak(left, left - 1)) {
+        }
+        if (left == 0) return;
+        try {
+            (*task_)(parts_ - left, thread);
+        } catch (...) {
+            std::lock_guard lock(mutex_);
+            if (!error_) error_ = std::current_exception();
+        }
+        --undone_;
+    }
+}
+
+void Pool::work(int thread) {
+    const FloatMode mode;
+    const auto called = [this] { return untaken_ > 0 || stop_; };
+    for (;;) {
+        for (int spins = 0; spins < kSpins && !called(); ++spins) pause();
+        if (!called()) {
+            std::unique_lock lock(mutex_);
+            ++sleeping_;
+            wake_.wait(lock, called);
+            --sleeping_;
+        }
+        if (stop_) return;
+        take_parts(thread);
+    }
+}
+
+}  // namespace crowdtrain

@@ -1,0 +1,98 @@
+// Eight words in an AVX2 register. Needs AVX2 and FMA.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace crowdtrain::avx2 {
+
+struct V {
+    static constexpr const char* kName = "avx2";
+    static constexpr int kLanes = 8;
+    static constexpr int kTileRows = 6;     // 6 x 2 accumulators, 2 columns and 1 broadcast in 16 registers
+    static constexpr int kTileVectors = 2;
+    __m256i words;
+};
+
+inline V from(__m256i words) { return {words}; }
+inline V from(__m256 floats) { return {_mm256_castps_si256(floats)}; }
+inline __m256 f32(V v) { return _mm256_castsi256_ps(v.words); }
+
+inline V load(V, const uint32_t* at) { return from(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
+inline void store(uint32_t* at, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), v.words); }
+inline V splat(V, uint32_t word) { return from(_mm256_set1_epi32(static_cast<int>(word))); }
+inline V gather(V, const uint32_t* base, V positions) {
+    return from(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), positions.words, 4));
+}
+
+// The words of `a` and `b` in turn: of their lower halves, of their upper halves.
+inline V zip_low(V a, V b) {
+    const __m256i low = _mm256_unpacklo_epi32(a.words, b.words), high = _mm256_unpackhi_epi32(a.words, b.words);
+    return from(_mm256_permute2x128_si256(low, high, 0x20));
+}
+inline V zip_high(V a, V b) {
+    const __m256i low = _mm256_unpacklo_epi32(a.words, b.words), high = _mm256_unpackhi_epi32(a.words, b.words);
+    return from(_mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// Every NaN as the one word that stands for it.
+inline V canonical(V v) {
+    const __m256 is_nan = _mm256_cmp_ps(f32(v), f32(v), _CMP_UNORD_Q);
+    return from(_mm256_blendv_ps(f32(v), f32(splat(v, 0x7fc00000)), is_nan));
+}
+
+inline V fma_raw(V a, V b, V c) { return from(_mm256_fmadd_ps(f32(a), f32(b), f32(c))); }
+inline V add_raw(V a, V b) { return from(_mm256_add_ps(f32(a), f32(b))); }
+
+inline V fadd(V a, V b) { return canonical(add_raw(a, b)); }
+inline V fsub(V a, V b) { return canonical(from(_mm256_sub_ps(f32(a), f32(b)))); }
+inline V fmul(V a, V b) { return canonical(from(_mm256_mul_ps(f32(a), f32(b)))); }
+inline V fdiv(V a, V b) { return canonical(from(_mm256_div_ps(f32(a), f32(b)))); }
+inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
+inline V fsqrt(V a) { return canonical(from(_mm256_sqrt_ps(f32(a)))); }
+
+inline V iand(V a, V b) { return from(_mm256_and_si256(a.words, b.words)); }
+inline V ior(V a, V b) { return from(_mm256_or_si256(a.words, b.words)); }
+inline V ixor(V a, V b) { return from(_mm256_xor_si256(a.words, b.words)); }
+inline V iadd(V a, V b) { return from(_mm256_add_epi32(a.words, b.words)); }
+inline V isub(V a, V b) { return from(_mm256_sub_epi32(a.words, b.words)); }
+inline V imul(V a, V b) { return from(_mm256_mullo_epi32(a.words, b.words)); }
+inline V umulh(V a, V b) {
+    const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(a.words, b.words), 32);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.words, 32), _mm256_srli_epi64(b.words, 32));
+    return from(_mm256_blend_epi32(even, odd, 0xaa));
+}
+inline V shl(V a, V b) { return from(_mm256_sllv_epi32(a.words, iand(b, splat(b, 31)).words)); }
+inline V shr(V a, V b) { return from(_mm256_srlv_epi32(a.words, iand(b, splat(b, 31)).words)); }
+inline V sar(V a, V b) { return from(_mm256_srav_epi32(a.words, iand(b, splat(b, 31)).words)); }
+
+inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
+inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
+
+inline V one_where(__m256i mask) { return from(_mm256_srli_epi32(mask, 31)); }
+inline V one_where(__m256 mask) { return one_where(_mm256_castps_si256(mask)); }
+inline V flt(V a, V b) { return one_where(_mm256_cmp_ps(f32(a), f32(b), _CMP_LT_OQ)); }
+inline V fle(V a, V b) { return one_where(_mm256_cmp_ps(f32(a), f32(b), _CMP_LE_OQ)); }
+inline V feq(V a, V b) { return one_where(_mm256_cmp_ps(f32(a), f32(b), _CMP_EQ_OQ)); }
+inline V ilt(V a, V b) { return one_where(_mm256_cmpgt_epi32(b.words, a.words)); }
+inline V ult(V a, V b) {
+    const V top = splat(a, 0x80000000);
+    return ilt(ixor(a, top), ixor(b, top));
+}
+inline V ieq(V a, V b) { return one_where(_mm256_cmpeq_epi32(a.words, b.words)); }
+inline V select(V a, V b, V c) {
+    const __m256i is_zero = _mm256_cmpeq_epi32(a.words, _mm256_setzero_si256());
+    return from(_mm256_blendv_epi8(b.words, c.words, is_zero));
+}
+// `b` where a < bound as f32 (never for NaN), else `c`
+inline V where_less(V a, float bound, V b, V c) {
+    const __m256 less = _mm256_cmp_ps(f32(a), _mm256_set1_ps(bound), _CMP_LT_OQ);
+    return from(_mm256_blendv_ps(f32(c), f32(b), less));
+}
+
+// toward zero; 0x80000000 beyond i32 and for NaN
+inline V truncate(V a) { return from(_mm256_cvttps_epi32(f32(a))); }
+inline V i2f(V a) { return from(_mm256_cvtepi32_ps(a.words)); }
+
+}  // namespace crowdtrain::avx2

@@ -1,0 +1,127 @@
+// Four words, in the compiler's own vectors: any architecture, no fused multiply-add needed.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace crowdtrain::portable {
+
+struct V {
+    static constexpr const char* kName = "portable";
+    static constexpr int kLanes = 4;
+    static constexpr int kTileRows = 4;
+    static constexpr int kTileVectors = 2;
+    uint32_t words __attribute__((vector_size(16)));
+};
+
+using U32 = uint32_t __attribute__((vector_size(16)));
+using I32 = int32_t __attribute__((vector_size(16)));
+using F32 = float __attribute__((vector_size(16)));
+using F64 = double __attribute__((vector_size(32)));
+using I64 = int64_t __attribute__((vector_size(32)));
+using U64 = uint64_t __attribute__((vector_size(32)));
+
+inline V from(U32 words) { return {words}; }
+inline V from(I32 words) { return {(U32)words}; }
+inline V from(F32 floats) { return {(U32)floats}; }
+inline F32 f32(V v) { return (F32)v.words; }
+inline I32 i32(V v) { return (I32)v.words; }
+
+inline V load(V, const uint32_t* at) {
+    V v;
+    std::memcpy(&v.words, at, sizeof v.words);
+    return v;
+}
+inline void store(uint32_t* at, V v) { std::memcpy(at, &v.words, sizeof v.words); }
+inline V splat(V, uint32_t word) { return from(U32{word, word, word, word}); }
+inline V gather(V, const uint32_t* base, V p) {
+    return from(U32{base[p.words[0]], base[p.words[1]], base[p.words[2]], base[p.words[3]]});
+}
+
+// The words of `a` and `b` in turn: of their lower halves, of their upper halves.
+inline V zip_low(V a, V b) { return from(U32{a.words[0], b.words[0], a.words[1], b.words[1]}); }
+inline V zip_high(V a, V b) { return from(U32{a.words[2], b.words[2], a.words[3], b.words[3]}); }
+
+// `b` where the mask is set, else `c`
+inline V choose(I32 mask, V b, V c) { return from((b.words & (U32)mask) | (c.words & ~(U32)mask)); }
+
+// Every NaN as the one word that stands for it.
+inline V canonical(V v) { return choose(f32(v) == f32(v), v, splat(v, 0x7fc00000)); }
+
+#ifdef __FP_FAST_FMAF
+inline V fma_raw(V a, V b, V c) {
+    V r;
+    for (int i = 0; i < V::kLanes; ++i) {
+        const float f = __builtin_fmaf(f32(a)[i], f32(b)[i], f32(c)[i]);
+        uint32_t word;
+        std::memcpy(&word, &f, 4);
+        r.words[i] = word;
+    }
+    return r;
+}
+#else
+// An exact product in f64, a sum rounded to odd, then to f32: so the last rounding is the only one that counts (Boldo
+// and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). The sum's error is exact (Knuth's two-sum).
+inline V fma_raw(V a, V b, V c) {
+    const F64 product = __builtin_convertvector(f32(a), F64) * __builtin_convertvector(f32(b), F64);
+    const F64 addend = __builtin_convertvector(f32(c), F64);
+    const F64 sum = product + addend, part = sum - product;
+    const F64 error = (product - (sum - part)) + (addend - part);  // NaN where the sum is not finite
+    const I64 inexact = (I64)(error < 0) | (I64)(error > 0);
+    const I64 away = (I64)((error > 0) == (sum > 0));  // -1: the magnitude was rounded down
+    const I64 bits = (I64)sum, even = (bits & 1) - 1;
+    const F64 odd = (F64)(bits + (inexact & even & (-1 - 2 * away)));
+    return from(__builtin_convertvector(odd, F32));
+}
+#endif
+inline V add_raw(V a, V b) { return from(f32(a) + f32(b)); }
+
+inline V fadd(V a, V b) { return canonical(add_raw(a, b)); }
+inline V fsub(V a, V b) { return canonical(from(f32(a) - f32(b))); }
+inline V fmul(V a, V b) { return canonical(from(f32(a) * f32(b))); }
+inline V fdiv(V a, V b) { return canonical(from(f32(a) / f32(b))); }
+inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
+inline V fsqrt(V a) {
+    const F32 x = f32(a);
+    return canonical(
+        from(F32{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])}));
+}
+
+inline V iand(V a, V b) { return from(a.words & b.words); }
+inline V ior(V a, V b) { return from(a.words | b.words); }
+inline V ixor(V a, V b) { return from(a.words ^ b.words); }
+inline V iadd(V a, V b) { return from(a.words + b.words); }
+inline V isub(V a, V b) { return from(a.words - b.words); }
+inline V imul(V a, V b) { return from(a.words * b.words); }
+inline V umulh(V a, V b) {
+    const U64 wide = __builtin_convertvector(a.words, U64) * __builtin_convertvector(b.words, U64);
+    return from(__builtin_convertvector(wide >> 32, U32));
+}
+inline V shl(V a, V b) { return from(a.words << (b.words & 31)); }
+inline V shr(V a, V b) { return from(a.words >> (b.words & 31)); }
+inline V sar(V a, V b) { return from(i32(a) >> (i32(b) & 31)); }
+
+inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
+inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
+
+inline V one_where(I32 mask) { return from((U32)mask >> 31); }
+inline V flt(V a, V b) { return one_where(f32(a) < f32(b)); }
+inline V fle(V a, V b) { return one_where(f32(a) <= f32(b)); }
+inline V feq(V a, V b) { return one_where(f32(a) == f32(b)); }
+inline V ilt(V a, V b) { return one_where(i32(a) < i32(b)); }
+inline V ult(V a, V b) { return one_where(a.words < b.words); }
+inline V ieq(V a, V b) { return one_where(a.words == b.words); }
+inline V select(V a, V b, V c) { return choose(a.words != 0, b, c); }
+// `b` where a < bound as f32 (never for NaN), else `c`
+inline V where_less(V a, float bound, V b, V c) { return choose(f32(a) < bound, b, c); }
+
+// toward zero; 0x80000000 beyond i32 and for NaN (where C++ leaves it open)
+inline V truncate(V a) {
+    const F32 x = f32(a);
+    const I32 fits = (x >= -0x1p31f) & (x < 0x1p31f);
+    const F32 safe = f32(choose(fits, a, splat(a, 0)));
+    return choose(fits, from(__builtin_convertvector(safe, I32)), splat(a, 0x80000000));
+}
+inline V i2f(V a) { return from(__builtin_convertvector(i32(a), F32)); }
+
+}  // namespace crowdtrain::portable

@@ -1,0 +1,244 @@
+"""Hypothesis strategies: valid programs of every kind, and the words that they run on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from crowdtrain_engine import Axis, DType, Index, Instruction, Mode, Nest, Program, Read, TensorType
+from crowdtrain_engine.ops import BY_NAME, NAN, OPS
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+__all__ = ["Case", "cases", "contractions", "convolutions", "nests", "programs", "words"]
+
+Words = NDArray[np.uint32]
+
+SPECIAL = np.array(
+    [
+        0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x7F800000, 0xFF800000, NAN, 0xFFC00001, 0x7F800001,
+        0x00000001, 0x807FFFFF, 0x00800000, 0x7F7FFFFF, 0xFF7FFFFF, 0x4F000000, 0xCF000000, 0x4F800000, 0x7FFFFFFF,
+        0xFFFFFFFF, 0x00000002, 0x0000001F, 0x33800000, 0x4B800000,
+    ],
+    np.uint32,
+)  # fmt: skip
+"""±0, ±1, ±infinity, NaNs quiet and signalling, subnormals, extremes of f32, i32 and u32, small integers"""
+
+
+def words(rng: np.random.Generator, count: int) -> Words:
+    """``count`` words: ordinary floats, small integers, any bit patterns, and special values, mixed."""
+    floats = rng.standard_normal(count).astype(np.float32).view(np.uint32)
+    small = rng.integers(0, 8, count, dtype=np.uint32)
+    any_bits = rng.integers(0, 2**32, count, dtype=np.uint32)
+    special = SPECIAL[rng.integers(0, len(SPECIAL), count)]
+    kind = rng.choice(4, count, p=rng.dirichlet([2.0, 0.5, 0.5, 0.5]))
+    return np.select([kind == 0, kind == 1, kind == 2], [floats, small, any_bits], special)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program and the words of its state and data tensors, flat."""
+
+    program: Program
+    state: tuple[Words, ...]
+    data: tuple[Words, ...]
+
+
+def shapes(most_words: int, max_rank: int = 4) -> st.SearchStrategy[tuple[int, ...]]:
+    """Shapes of at most ``most_words`` words; long and thin ones too."""
+    extent = st.one_of(st.integers(1, 5), st.integers(1, 40), st.just(most_words))
+
+    def fit(extents: list[int]) -> tuple[int, ...]:
+        shape: list[int] = []
+        for wanted in extents:
+            shape.append(max(1, min(wanted, most_words // math.prod(shape))))
+        return tuple(shape)
+
+    return st.lists(extent, max_size=max_rank).map(fit)
+
+
+@st.composite
+def axes(draw: st.DrawFn, size: int, extents: Sequence[int], gatherable: Sequence[int]) -> Axis:
+    """An axis of a tensor dimension: often one that fits a loop, sometimes any."""
+    if gatherable and draw(st.integers(0, 7)) == 0:
+        return Axis(size, mode=Mode.GATHER, operand=draw(st.sampled_from(gatherable)))
+    fitting = [loop for loop, extent in enumerate(extents) if extent == size]
+    if fitting and draw(st.integers(0, 2)):
+        return Axis(size, ((draw(st.sampled_from(fitting)), 1),))
+    loops = draw(st.sets(st.sampled_from(range(len(extents))), max_size=3)) if extents else set()
+    coefficient = st.one_of(st.just(1), st.integers(-3, 3), st.integers(-(2**31), 2**31 - 1)).filter(bool)
+    terms = tuple((loop, draw(coefficient)) for loop in sorted(loops))
+    offset = draw(st.one_of(st.just(0), st.integers(-4, 4), st.integers(-(2**31), 2**31 - 1)))
+    mode = draw(st.sampled_from([Mode.AFFINE, Mode.AFFINE, Mode.EXACT, Mode.FLOOR]))
+    if mode is Mode.AFFINE:
+        return Axis(size, terms, offset)
+    return Axis(size, terms, offset, mode, draw(st.one_of(st.integers(2, 5), st.integers(2, 2**32 - 1))))
+
+
+@st.composite
+def bodies(
+    draw: st.DrawFn, operands: int, immediates: int, has_fold: bool
+) -> tuple[tuple[Instruction, ...], int]:
+    """Instructions and the reference of the result."""
+    lowest, first = (0 if has_fold else 1), 1 + operands + immediates
+    body = []
+    for i in range(draw(st.integers(0, 10))):
+        op = draw(st.sampled_from(OPS))
+        # what was just computed is more interesting than what came long before
+        newest = max(lowest, first + i - 3)
+        reference = st.one_of(st.integers(lowest, first + i - 1), st.integers(newest, first + i - 1))
+        body.append(Instruction(op.code, *(draw(reference) for _ in range(op.arity))))
+    last = first + len(body) - 1
+    return tuple(body), draw(st.one_of(st.just(last), st.integers(lowest, last)))
+
+
+@st.composite
+def known_bodies(
+    draw: st.DrawFn, operands: int, immediates: int
+) -> tuple[tuple[Instruction, ...], int]:
+    """A fold whose last step has a kernel of its own, after a few instructions without the accumulator."""
+    first = 1 + operands + immediates
+    body: list[Instruction] = []
+    for i in range(draw(st.integers(0, 2))):
+        op = draw(st.sampled_from(OPS))
+        body.append(Instruction(op.code, *(draw(st.integers(1, first + i - 1)) for _ in range(op.arity))))
+    x, y = (draw(st.integers(1, first + len(body) - 1)) for _ in range(2))
+    either_way = draw(st.permutations([0, x]))
+    step = draw(st.sampled_from(["fadd", "ffma", "flt"]))
+    if step == "fadd":
+        body.append(Instruction(BY_NAME["fadd"].code, *either_way))
+    elif step == "ffma":
+        body.append(Instruction(BY_NAME["ffma"].code, x, y, 0))
+    else:
+        body.append(Instruction(BY_NAME["flt"].code, *either_way))
+        chosen = draw(st.permutations([0, x]))
+        body.append(Instruction(BY_NAME["select"].code, first + len(body) - 1, *chosen))
+    return tuple(body), first + len(body) - 1
+
+
+@st.composite
+def nests(
+    draw: st.DrawFn, shapes_before: Sequence[tuple[int, ...]], outer: tuple[int, ...] | None = None
+) -> Nest:
+    """A valid nest that reads values of these shapes."""
+    if outer is None:
+        outer = draw(shapes(draw(st.sampled_from([1, 12, 200, 3000]))))
+    fold = draw(st.one_of(st.just(()), shapes(40, 3)))
+    extents = outer + fold
+    operands: list[Read | Index] = []
+    for number in range(draw(st.integers(0, 4))):
+        if extents and draw(st.integers(0, 7)) == 0:
+            operands.append(Index(draw(st.integers(0, len(extents) - 1))))
+            continue
+        value = draw(st.sampled_from(range(len(shapes_before))))
+        dimensions = tuple(draw(axes(size, extents, range(number))) for size in shapes_before[value])
+        operands.append(Read(value, dimensions, draw(st.sampled_from([0, NAN, 0xFF800000, 5]))))
+    immediates = tuple(int(word) for word in draw(st.lists(st.sampled_from(SPECIAL), max_size=3)))
+    if not (operands or immediates or fold):
+        immediates = (0x3F800000,)
+    if fold and (operands or immediates) and draw(st.booleans()):
+        body, result = draw(known_bodies(len(operands), len(immediates)))
+    else:
+        body, result = draw(bodies(len(operands), len(immediates), bool(fold)))
+    init = int(draw(st.sampled_from(SPECIAL))) if fold else 0
+    return Nest(draw(st.sampled_from(DType)), outer, tuple(operands), body, result, fold, init, immediates)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A valid program of a few nests that read one another."""
+    state = [TensorType(draw(st.sampled_from(DType)), draw(shapes(300))) for _ in range(draw(st.integers(1, 3)))]
+    data = [TensorType(draw(st.sampled_from(DType)), draw(shapes(300))) for _ in range(draw(st.integers(0, 2)))]
+    types = [*state, *data]
+    made = []
+    for _ in range(draw(st.integers(1, 6))):
+        outer = draw(st.one_of(st.none(), st.sampled_from([kind.shape for kind in types])))
+        made.append(draw(nests([kind.shape for kind in types], outer)))
+        types.append(made[-1].type)
+    following = tuple(draw(st.sampled_from([v for v, kind in enumerate(types) if kind == s])) for s in state)
+    logs = tuple(draw(st.lists(st.integers(0, len(types) - 1), max_size=2)))
+    return Program((len(state),), tuple(state), tuple(data), tuple(made), following, logs)
+
+
+@st.composite
+def cases(draw: st.DrawFn, of: st.SearchStrategy[Program] | None = None) -> Case:
+    """A program (of ``of``) with words to run on."""
+    program = draw(programs() if of is None else of)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    state, data = (tuple(words(rng, kind.size) for kind in kinds) for kinds in (program.state, program.data))
+    return Case(program, state, data)
+
+
+def _program(nest: Nest, shapes_read: Sequence[tuple[int, ...]]) -> Program:
+    """One nest over state tensors of these shapes, which stay as they are."""
+    state = tuple(TensorType(DType.f32, shape) for shape in shapes_read)
+    value = len(state)
+    return Program((value,), state, (), (nest,), tuple(range(value)), (value,))
+
+
+FMA = BY_NAME["ffma"].code
+
+
+@st.composite
+def contractions(draw: st.DrawFn) -> Program:
+    """Matrix products: batched, operands transposed in any way, loops in any order, several loops to an index."""
+    kinds = [kind for kind in "mnkb" for _ in range(draw(st.integers(0 if kind == "b" else 1, 2)))]
+    extents = [draw(st.sampled_from([1, 2, 3, 5, 8, 17, 33])) for _ in kinds]
+    outer = draw(st.permutations([i for i, kind in enumerate(kinds) if kind != "k"]))
+    fold = draw(st.permutations([i for i, kind in enumerate(kinds) if kind == "k"]))
+    loop = {old: new for new, old in enumerate([*outer, *fold])}
+    reads, shapes_read = [], []
+    for value, own in enumerate(("mkb", "nkb")):
+        dimensions = draw(st.permutations([i for i, kind in enumerate(kinds) if kind in own]))
+        reads.append(Read(value, tuple(Axis(extents[i], ((loop[i], 1),)) for i in dimensions)))
+        shapes_read.append(tuple(extents[i] for i in dimensions))
+    x, y = draw(st.permutations([1, 2]))
+    nest = Nest(
+        DType.f32,
+        tuple(extents[i] for i in outer),
+        tuple(reads),
+        (Instruction(FMA, x, y, 0),),
+        3,
+        tuple(extents[i] for i in fold),
+        draw(st.sampled_from([0, 0, 0x3F800000, 0x80000000, 0x7F800001])),
+    )
+    return _program(nest, shapes_read)
+
+
+def _axis(size: int, *terms: tuple[int, int], offset: int = 0, divisor: int = 1) -> Axis:
+    return Axis(size, tuple(sorted(terms)), offset, Mode.AFFINE if divisor == 1 else Mode.EXACT, divisor)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Program:
+    """A convolution or one of its gradients as a nest, with strides, padding and dilation."""
+    batch, inputs, outputs = (draw(st.sampled_from([1, 2, 3, 7, 16])) for _ in range(3))
+    height, width, kernel = draw(st.integers(1, 12)), draw(st.integers(1, 20)), draw(st.integers(1, 3))
+    stride, dilation, padding = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(0, 2))
+    high, wide = (max(1, (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1) for n in (height, width))
+    image, result = (batch, inputs, height, width), (batch, outputs, high, wide)
+    weight = (outputs, inputs, kernel, kernel)
+    which = draw(st.sampled_from(["forward", "input", "weight"]))
+    if which == "forward":  # loops n, co, h, w; fold ci, kh, kw
+        outer, fold, shapes_read = result, (inputs, kernel, kernel), [image, weight]
+        rows = _axis(height, (2, stride), (5, dilation), offset=-padding)
+        columns = _axis(width, (3, stride), (6, dilation), offset=-padding)
+        first = [_axis(batch, (0, 1)), _axis(inputs, (4, 1)), rows, columns]
+        second = [_axis(outputs, (1, 1)), _axis(inputs, (4, 1)), _axis(kernel, (5, 1)), _axis(kernel, (6, 1))]
+    elif which == "input":  # loops n, ci, h, w; fold co, kh, kw
+        outer, fold, shapes_read = image, (outputs, kernel, kernel), [result, weight]
+        rows = _axis(high, (2, 1), (5, -dilation), offset=padding, divisor=stride)
+        columns = _axis(wide, (3, 1), (6, -dilation), offset=padding, divisor=stride)
+        first = [_axis(batch, (0, 1)), _axis(outputs, (4, 1)), rows, columns]
+        second = [_axis(outputs, (4, 1)), _axis(inputs, (1, 1)), _axis(kernel, (5, 1)), _axis(kernel, (6, 1))]
+    else:  # loops co, ci, kh, kw; fold n, h, w
+        outer, fold, shapes_read = weight, (batch, high, wide), [image, result]
+        rows = _axis(height, (5, stride), (2, dilation), offset=-padding)
+        columns = _axis(width, (6, stride), (3, dilation), offset=-padding)
+        first = [_axis(batch, (4, 1)), _axis(inputs, (1, 1)), rows, columns]
+        second = [_axis(batch, (4, 1)), _axis(outputs, (0, 1)), _axis(high, (5, 1)), _axis(wide, (6, 1))]
+    reads = (Read(0, tuple(first)), Read(1, tuple(second)))
+    nest = Nest(DType.f32, outer, reads, (Instruction(FMA, 1, 2, 0),), 3, fold)
+    return _program(nest, shapes_read)
