@@ -351,7 +351,7 @@ class Replay:
         self.steps = steps
         self.interval = interval
         self.trace = tuple(trace)
-        self._state_at = state_at
+        self.state_at = state_at
         self._states: tuple[int, tuple[bytes, ...]] | None = None
         self._step: tuple[int, Step] | None = None
 
@@ -368,7 +368,7 @@ class Replay:
         """State roots of the interval that ends at ``checkpoint`` (≥ 1), both ends included."""
         if self._states is None or self._states[0] != checkpoint:
             first = (checkpoint - 1) * self.interval
-            state = self._state_at(checkpoint - 1)
+            state = self.state_at(checkpoint - 1)
             roots = [state.root]
             for step in range(first, min(first + self.interval, self.steps)):
                 state, _ = self.machine.run(state, step, 1)
@@ -380,7 +380,7 @@ class Replay:
         """Step ``number`` of the segment, from 0, with everything that it computes."""
         if self._step is None or self._step[0] != number:
             checkpoint, offset = divmod(number, self.interval)
-            state = self._state_at(checkpoint)
+            state = self.state_at(checkpoint)
             if offset:
                 state, _ = self.machine.run(state, checkpoint * self.interval, offset)
             self._step = number, self.machine.step(state, number)
