@@ -44,15 +44,15 @@ def test_hardhat_gives_the_same_bytecode() -> None:
         if not path.name.endswith(".dbg.json")
     }
     packaged = _packaged()
-    assert packaged and {name: compiled.get(name) for name in packaged} == packaged
+    assert packaged
+    assert {name: compiled.get(name) for name in packaged} == packaged
 
 
 @pytest.mark.slow
 def test_forge_gives_the_same_bytecode() -> None:
     _run(BIN / "forge", "build", "contracts", "--skip", "test")
     packaged = _packaged()
-    out = build.ROOT / "build" / "forge"
-    compiled = {name: json.loads((out / f"{name}.sol" / f"{name}.json").read_text()) for name in packaged}
-    assert (
-        packaged and {name: artifact["bytecode"]["object"] for name, artifact in compiled.items()} == packaged
-    )
+    paths = {name: build.ROOT / "build" / "forge" / f"{name}.sol" / f"{name}.json" for name in packaged}
+    compiled = {name: json.loads(path.read_text())["bytecode"]["object"] for name, path in paths.items()}
+    assert packaged
+    assert compiled == packaged
