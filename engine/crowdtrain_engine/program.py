@@ -1,8 +1,9 @@
 """Programs: data types, the canonical byte encoding, and the root (layouts: docs/PROTOCOL.md, "Programs").
 
-A program is a list of nests over numbered values. Values ``0 … S-1`` are the state tensors, group after group, the
-next ``D`` the data tensors, then one for each nest. Decoding accepts exactly the bytes that encoding gives, so a
-program has one encoding and one root; every rule that can be checked on one nest or header alone is checked there.
+A program is a list of nests over numbered values. Values ``0 … S-1`` are the state tensors, group after
+group, the next ``D`` the data tensors, then one for each nest. Decoding accepts exactly the bytes that
+encoding gives, so a program has one encoding and one root; every rule that can be checked on one nest or
+header alone is checked there.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ MAX_REACH = 2**62
 """Bound of |offset| + sum of |coefficient| * (extent - 1), so that an index fits in 64 bits."""
 MAX_WIDE_PAGES = 2**16
 MAX_WIDE_FOLD = 2**16
-"""A nest may have a longer fold than this, or more output pages than MAX_WIDE_PAGES, not both: a dispute's length."""
+"""A nest may have a longer fold than this, or more output pages than MAX_WIDE_PAGES, not both: a dispute's
+length.
+"""
 
 
 class DType(enum.IntEnum):
@@ -94,7 +97,9 @@ class Mode(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """Element type and shape of a tensor; a scalar has shape ``()``. A first dimension of 0 in data is still open."""
+    """Element type and shape of a tensor; a scalar has shape ``()``. A first dimension of 0 in data is
+    still open.
+    """
 
     dtype: DType
     shape: tuple[int, ...]
@@ -145,7 +150,9 @@ Operand = Read | Index
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One operation of a body. References: 0 accumulator, then operands, immediates, instructions, in that order."""
+    """One operation of a body. References: 0 accumulator, then operands, immediates, instructions, in that
+    order.
+    """
 
     code: int
     a: int = 0
@@ -157,9 +164,9 @@ class Instruction:
 class Nest:
     """A loop nest with a scalar body: the only instruction of a program.
 
-    Loops are numbered over ``outer`` first, then ``fold``. Without ``fold`` the output element is the body's result;
-    with it, the accumulator starts as the word ``init`` and becomes the body's result for every index of ``fold``,
-    in ascending row-major order.
+    Loops are numbered over ``outer`` first, then ``fold``. Without ``fold`` the output element is the
+    body's result; with it, the accumulator starts as the word ``init`` and becomes the body's result for
+    every index of ``fold``, in ascending row-major order.
     """
 
     dtype: DType
@@ -224,7 +231,7 @@ class Nest:
         return nest
 
     def validate(self, where: str = "nest") -> None:
-        """Raises ProgramError, naming ``where``, if the nest breaks a rule that can be checked on it alone."""
+        """Raises ProgramError, naming ``where``, if the nest, judged alone, breaks a rule."""
         from crowdtrain_engine.validation import validate_nest
 
         validate_nest(self, where)
@@ -301,8 +308,12 @@ class Labels:
 
     @classmethod
     def numbered(cls, program: Program) -> Labels:
-        """What stands for labels where they are malformed: ``g0``, ``s0``, ``d0``, ``l0``, ``n0`` and so on."""
-        return cls(*(tuple(f"{p}{i}" for i in range(n)) for p, n in zip("gsdln", program.counts, strict=True)))
+        """What stands for labels where they are malformed: ``g0``, ``s0``, ``d0``, ``l0``, ``n0`` and so
+        on.
+        """
+        return cls(
+            *(tuple(f"{p}{i}" for i in range(n)) for p, n in zip("gsdln", program.counts, strict=True))
+        )
 
     @classmethod
     def decode(cls, data: bytes, program: Program) -> Labels:
@@ -319,8 +330,10 @@ class Labels:
         lists = (self.groups, self.state, self.data, self.logs, self.nests)
         if tuple(map(len, lists)) != program.counts:
             return False
-        if not all(isinstance(name, str) and len(name) <= 200 for names in lists for name in names):
-            return False
+        # they are shown on terminals: no control characters, and nothing that cannot be encoded
+        for name in (name for names in lists for name in names):
+            if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
+                return False
         in_groups = [
             self.state[start:stop] for start, stop in zip(program.bounds, program.bounds[1:], strict=False)
         ]
@@ -331,9 +344,9 @@ class Labels:
 class Program:
     """One training step: state and data in, next state and logged values out.
 
-    ``groups`` holds the number of state tensors in each group; ``next`` the value that becomes each state tensor of
-    the next state; ``logs`` the values that are reported after every step. Labels are not part of equality of meaning,
-    though they are part of the root.
+    ``groups`` holds the number of state tensors in each group; ``next`` the value that becomes each state
+    tensor of the next state; ``logs`` the values that are reported after every step. Labels are not part of
+    equality of meaning, though they are part of the root.
     """
 
     groups: tuple[int, ...]
@@ -417,7 +430,9 @@ class Program:
         types = []
         for i, (kind, n) in enumerate(zip(self.data, rows, strict=True)):
             if kind.shape[:1] not in ((0,), (n,)):
-                raise ProgramError(f"data {self.labels.data[i]}", f"shape is {kind.shape}, the data have {n} rows")
+                raise ProgramError(
+                    f"data {self.labels.data[i]}", f"shape is {kind.shape}, the data have {n} rows"
+                )
             types.append(TensorType(kind.dtype, (n, *kind.shape[1:])))
 
         def bound(operand: Operand) -> Operand:
@@ -445,7 +460,9 @@ class Program:
 
     @classmethod
     def decode(cls, data: bytes) -> Program:
-        """The valid program in ``data``; raises ProgramError for anything else. A stranger's bytes may come here."""
+        """The valid program in ``data``; raises ProgramError for anything else. A stranger's bytes may come
+        here.
+        """
         from crowdtrain_engine.header import Header
 
         r = Reader(data, "program")
@@ -479,7 +496,9 @@ def check_body(nest: Nest, where: str) -> None:
         refs = (ins.a, ins.b, ins.c)
         for ref in refs[: op.arity]:
             if not lowest <= ref < first + i:
-                raise ProgramError(where, f"instruction {i} ({op.name}): reference {ref} is not defined there")
+                raise ProgramError(
+                    where, f"instruction {i} ({op.name}): reference {ref} is not defined there"
+                )
         if any(refs[op.arity :]):
             raise ProgramError(where, f"instruction {i} ({op.name}): unused references must be 0")
     if not lowest <= nest.result < first + len(nest.body):

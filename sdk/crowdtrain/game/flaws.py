@@ -83,21 +83,29 @@ def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
     if is_invalid_header(leaves[0], _NO_TENSOR, b""):
         return Flaw(leaves, None)
     header = Header.decode(leaves[0])
-    nests = leaves[2:]
-    if header.nests != len(nests):
+    if header.nests != len(leaves) - 2:
         return None
-    for index, data in enumerate(nests):
-        if is_invalid_nest(leaves[0], index, data, _NO_TENSOR, b""):
+    types = [*header.state, *header.data]
+    for index, data in enumerate(leaves[2:]):
+        try:
+            nest = Nest.decode(data)
+        except ProgramError:
             return Flaw(leaves, index)
-        for read in Nest.decode(data).reads:
-            producer = nests[read.value - header.first_nest] if read.value >= header.first_nest else b""
-            if is_invalid_nest(leaves[0], index, data, read.value, producer):
+        if _reads_wrongly(header, index, nest):
+            return Flaw(leaves, index)
+        for read in nest.reads:
+            if read.shape != types[read.value].shape:
                 return Flaw(leaves, index, read=read.value)
+        types.append(nest.type)
     for tensor, value in enumerate(header.next):
-        producer = nests[value - header.first_nest] if value >= header.first_nest else b""
-        if is_invalid_header(leaves[0], tensor, producer):
+        if types[value] != header.state[tensor]:
             return Flaw(leaves, None, tensor=tensor)
     return None
+
+
+def _reads_wrongly(header: Header, index: int, nest: Nest) -> bool:
+    """Whether a nest reads a value that does not come before it, or one without words."""
+    return any(read.value >= header.first_nest + index or 0 in read.shape for read in nest.reads)
 
 
 def is_invalid_nest(header: bytes, index: int, nest: bytes, read: int, producer: bytes) -> bool:
@@ -107,12 +115,10 @@ def is_invalid_nest(header: bytes, index: int, nest: bytes, read: int, producer:
         decoded = Nest.decode(nest)
     except ProgramError:
         return True
-    for operand in decoded.reads:
-        if operand.value >= known.first_nest + index or 0 in operand.shape:
-            return True
-        if operand.value == read and operand.shape != _shape(known, read, producer):
-            return True
-    return False
+    if _reads_wrongly(known, index, decoded):
+        return True
+    shapes = {operand.shape for operand in decoded.reads if operand.value == read}
+    return bool(shapes) and shapes != {_shape(known, read, producer)}
 
 
 def _shape(header: Header, value: int, producer: bytes) -> tuple[int, ...]:

@@ -65,7 +65,9 @@ class _Teller:
         self.checkpoint = _int(fields["checkpoint"])
         self.step = first = (self.checkpoint - 1) * self.game.interval
         last = min(first + self.game.interval, self.game.steps)
-        return f"checkpoint {self.checkpoint} is wrong: {_steps(first + 1, last)}"
+        return (
+            f"the challenger says that checkpoint {self.checkpoint} is wrong, after {_steps(first + 1, last)}"
+        )
 
     def states(self, fields: Mapping[str, object]) -> str:
         shown = _count(fields["states"]) - 1
@@ -73,7 +75,7 @@ class _Teller:
 
     def step_picked(self, fields: Mapping[str, object]) -> str:
         self.step += _int(fields["step"]) - 1
-        return f"step {self.step + 1} is the first that is wrong"
+        return f"the challenger says that step {self.step + 1} is the first wrong one"
 
     def children(self, fields: Mapping[str, object]) -> str:
         tree, shown = Tree(_int(fields["tree"])), _count(fields["children"])
@@ -85,11 +87,10 @@ class _Teller:
     def child(self, fields: Mapping[str, object]) -> str:
         tree, index = Tree(_int(fields["tree"])), _int(fields["index"])
         self.level -= depth(self.level)
-        if self.program is None:
-            return f"step {self.step + 1}: {tree.name.lower()} {index} is wrong"
-        if self.level:
-            return f"step {self.step + 1}: part {index} of the {tree.name.lower()}{self._of(tree)} is wrong"
-        return f"step {self.step + 1}: {self._leaf(self.program, tree, index)} is wrong"
+        what = f"part {index} of the {tree.name.lower()}{self._of(tree)}"
+        if self.program is not None and not self.level:
+            what = self._leaf(self.program, tree, index)
+        return f"step {self.step + 1}: the challenger says that {what} is wrong"
 
     def _leaf(self, program: Program, tree: Tree, index: int) -> str:
         if tree is Tree.NESTS:
@@ -103,22 +104,18 @@ class _Teller:
                 return "what stands after the last group"
             self.group = index
             self.level = height(program.groups[index])
-            return f"the next {program.labels.groups[index]}"
+            return f"{program.labels.groups[index]} (group {index} of the next state)"
         if tree is Tree.TENSORS and self.group is not None:
-            first = program.bounds[self.group]
-            inside = index < program.groups[self.group]
-            return (
-                f"the next {program.labels.state[first + index]}"
-                if inside
-                else "what stands after the last tensor"
-            )
+            if index >= program.groups[self.group]:
+                return "what stands after the last tensor of the group"
+            return f"{program.labels.state[program.bounds[self.group] + index]} (tensor {index} of the group)"
         return f"page {index}{self._of(tree)}"
 
     def _of(self, tree: Tree) -> str:
         if tree is Tree.PAGES and self.nest is not None and self.program is not None:
             return f" of {self.program.labels.nests[self.nest]}"
         if tree is Tree.TENSORS and self.group is not None and self.program is not None:
-            return f" of the next {self.program.labels.groups[self.group]}"
+            return f" of {self.program.labels.groups[self.group]}"
         return ""
 
     def next_disputed(self, fields: Mapping[str, object]) -> str:
@@ -131,24 +128,25 @@ class _Teller:
 
     def word(self, fields: Mapping[str, object]) -> str:
         claimed = self._number(_int(fields["claimed"]))
-        return f"word {_int(fields['word']):,}{self._of(Tree.PAGES)} is wrong: the solver says {claimed}"
+        word = f"word {_int(fields['word']):,}{self._of(Tree.PAGES)}"
+        return f"the challenger says that {word} is wrong, which the solver says is {claimed}"
 
     def partials(self, fields: Mapping[str, object]) -> str:
         words = fields["partials"]
         count = len(words) // 4 if isinstance(words, bytes) else 0
-        return f"the solver shows {count} partial sums of word {self.game.word:,}"
+        return f"the solver shows {count} partial sum{'s' * (count != 1)} of word {self.game.word:,}"
 
     def partial(self, fields: Mapping[str, object]) -> str:
         start, stop = _int(fields["from"]), _int(fields["to"])
         before, after = (self._number(_int(fields[name])) for name in ("accumulator", "claimed"))
-        return f"terms {start:,} to {stop - 1:,} are summed wrongly: the solver goes from {before} to {after}"
+        terms = f"terms {start:,} to {stop - 1:,} from {before} to {after}"
+        return f"the challenger says that the solver is wrong to sum {terms}"
 
     def judged(self, fields: Mapping[str, object]) -> str:
         claimed, computed = (self._number(_int(fields[name])) for name in ("claimed", "computed"))
-        where = f"checkpoint {self.checkpoint}, step {self.step + 1}{self._of(Tree.PAGES)}"
-        return (
-            f"{where}, word {self.game.word:,}: the solver says {claimed}, the contract computes {computed}"
-        )
+        where = f"checkpoint {self.checkpoint}, step {self.step + 1}"
+        word = f"word {self.game.word:,}{self._of(Tree.PAGES)}"
+        return f"{where}, {word}: the solver says {claimed}, the contract computes {computed}"
 
     def closed(self, fields: Mapping[str, object]) -> str:
         reason = Reason(_int(fields["reason"]))
@@ -184,7 +182,7 @@ def _steps(first: int, last: int) -> str:
 
 _CHILDREN: Mapping[Tree, str] = {
     Tree.NESTS: "{} hashes of the values",
-    Tree.GROUPS: "{} hashes of the next state's groups",
+    Tree.GROUPS: "{} hashes of the groups of the next state",
     Tree.TENSORS: "{} hashes of the tensors",
     Tree.PAGES: "{} hashes of the pages",
 }
