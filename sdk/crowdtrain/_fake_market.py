@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,8 +43,14 @@ def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId
             key, SegmentState.OPEN, NOBODY, 0, 0, 0, NOBODY, 0, 0, bytes(32), bytes(32), bytes(32), bytes(32)
         )
     world.pay(sender, MARKET, terms.escrow)
-    world.emit("Posted", job=job, buyer=sender, terms=terms, manifest=manifest.encode())
+    fields = {_solidity_name(field.name): getattr(terms, field.name) for field in dataclasses.fields(terms)}
+    world.emit("Posted", job=job, buyer=sender, terms=fields, manifest=manifest.encode())
     return job
+
+
+def _solidity_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def refund(world: World, sender: Address, job: JobId) -> None:

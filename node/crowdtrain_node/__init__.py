@@ -1,0 +1,1 @@
+"""The solver: claims segments, trains them, and defends what it commits."""

@@ -1,0 +1,339 @@
+"""What a solver does next: a pure function of what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from crowdtrain.agent import game_name, job_name, segment_name
+from crowdtrain.chain import GameId, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.game import DEFENDER_PHASES
+from crowdtrain.runs import Appraisal
+from crowdtrain.watch import Book, ChainView
+
+__all__ = [
+    "Action", "Answer", "Appraise", "Claim", "Commit", "Execute", "Expire", "Load", "Policy", "Prepare",
+    "Settle", "Timeout", "View", "Void", "Withdraw", "decide",
+]  # fmt: skip
+
+OWED = "what is owed"
+HELD = (SegmentState.CLAIMED, SegmentState.COMMITTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the owner of a solver wants. Money in token units, times in seconds."""
+
+    min_price: int = 0
+    """least pay for a segment"""
+    max_stake: int = 2**128 - 1
+    """most stake to have deposited at any time"""
+    lease_part: float = 0.5
+    """the part of a lease that the estimated work may take"""
+    patience: int = 30
+    """how long others are left to settle, expire or void what is theirs before this solver does it"""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a solver sees at one moment."""
+
+    chain: ChainView
+    books: Mapping[JobId, Book] = field(default_factory=dict)
+    """the jobs whose files are loaded"""
+    appraisals: Mapping[bytes, Appraisal] = field(default_factory=dict)
+    """what a step costs here, by program root"""
+    prepared: Mapping[SegmentKey, bytes] = field(default_factory=dict)
+    """segments whose input state is here, with its root"""
+    complete: frozenset[SegmentKey] = frozenset()
+    """own segments whose trace is known"""
+    stored: frozenset[SegmentKey] = frozenset()
+    """own segments whose output is stored"""
+    changed: frozenset[SegmentKey] = frozenset()
+    """segments of which the Market said that their inputs have changed"""
+    resting: frozenset[str] = frozenset()
+    """names of jobs, segments and disputes that are left alone for a while"""
+    working: bool = False
+    """whether the worker is busy"""
+    answering: bool = False
+    """whether a move is being computed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Action):
+    """Compute and make the defender's move."""
+
+    game: GameId
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout(Action):
+    """End a game in which the challenger's clock ran out."""
+
+    game: GameId
+
+
+@dataclass(frozen=True, slots=True)
+class OfSegment(Action):
+    """Something to do with a segment."""
+
+    key: SegmentKey
+
+
+class Commit(OfSegment):
+    """Post the result."""
+
+
+class Settle(OfSegment):
+    """Collect the pay for a segment whose window is over."""
+
+
+class Expire(OfSegment):
+    """Open a segment again whose lease is over."""
+
+
+class Void(OfSegment):
+    """Open a segment again whose inputs have changed."""
+
+
+class Execute(OfSegment):
+    """Go on with the work, in the worker."""
+
+
+class Appraise(OfSegment):
+    """Estimate what a step of the segment's program costs, in the worker."""
+
+
+class Prepare(OfSegment):
+    """Fetch data and input state and check them, in the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(OfSegment):
+    """Take a segment, after a deposit of ``deposit`` token units if that is not 0."""
+
+    deposit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Action):
+    """Fetch and check a job's manifest and plan, in the worker."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw(Action):
+    """Take what the Market owes."""
+
+
+def decide(view: View, policy: Policy) -> tuple[Action, ...]:
+    """What to do now, most urgent first; at most one of the actions is for the worker."""
+    actions = (*_play(view), *_commits(view), *_exits(view, policy), *_work(view, policy))
+    return actions or tuple(_money(view))
+
+
+# ------------------------------------------------------------------ disputes
+
+
+def _play(view: View) -> Iterator[Action]:
+    chain = view.chain
+    mine = [
+        game
+        for game in chain.games.values()
+        if game.defender == chain.address and game_name(game.id) not in view.resting
+    ]
+    waiting = []
+    for game in mine:
+        spent = chain.now - game.since
+        if game.phase in DEFENDER_PHASES:
+            left = game.defender_left - spent
+            if left >= 0 and game.key in view.complete:
+                waiting.append((left, game.id))
+        elif game.phase is not Phase.OVER and spent > game.challenger_left:
+            yield Timeout(game.id)
+    if waiting and not view.answering:
+        yield Answer(min(waiting)[1])
+
+
+# ------------------------------------------------------------------ the way out of every state
+
+
+def _commits(view: View) -> Iterator[Action]:
+    for segment in _held(view, SegmentState.CLAIMED):
+        key = segment.key
+        if key.job not in view.books or segment_name(key) in view.resting:
+            continue
+        if key in view.stored and view.chain.now <= segment.until and not _changed(view, segment):
+            yield Commit(key)
+
+
+def _exits(view: View, policy: Policy) -> Iterator[Action]:
+    now = view.chain.now
+    for segment in _in_books(view):
+        key, own = segment.key, segment.solver == view.chain.address
+        if (
+            segment.state not in HELD
+            or segment_name(key) in view.resting
+            or not (own or _concerns(view, segment))
+        ):
+            continue
+        grace = 0 if own else policy.patience
+        if _changed(view, segment):
+            yield Void(key)
+        elif now > segment.until + grace:
+            if segment.state is SegmentState.CLAIMED:
+                yield Expire(key)
+            elif segment.games == 0 and _sources_are_settled(view, key):
+                yield Settle(key)
+
+
+def _sources_are_settled(view: View, key: SegmentKey) -> bool:
+    sources = view.chain.sources(view.books[key.job], key)
+    return all(source.state is SegmentState.SETTLED for source in sources)
+
+
+def _concerns(view: View, segment: Segment) -> bool:
+    """Whether somebody else's segment stands in this solver's way."""
+    job = segment.key.job
+    open_to_us = job not in view.chain.barred and view.chain.now <= view.chain.jobs[job].terms.deadline
+    return open_to_us or any(own.key.job == job for own in _held(view, *HELD))
+
+
+def _changed(view: View, segment: Segment) -> bool:
+    """Whether an input of a claimed or committed segment is no longer what it was."""
+    root = view.chain.input_root(view.books[segment.key.job], segment.key)
+    return segment.key in view.changed or root != segment.input_root
+
+
+# ------------------------------------------------------------------ work
+
+
+def _work(view: View, policy: Policy) -> Iterator[Action]:
+    if view.working:
+        return
+    execution = _execution(view)
+    loads = sorted(_loads(view), reverse=True)
+    if loads and (loads[0][0] or execution is None):
+        yield Load(loads[0][1])
+    elif execution is not None:
+        yield execution
+    elif not _held(view, SegmentState.CLAIMED):
+        yield from _next_segment(view, policy)
+
+
+def _loads(view: View) -> Iterator[tuple[bool, JobId]]:
+    """Jobs whose files are not here yet, and whether this solver holds something in them."""
+    for job in view.chain.jobs:
+        if job not in view.books and job_name(job) not in view.resting:
+            yield any(segment.key.job == job for segment in _held(view, *HELD)), job
+
+
+def _execution(view: View) -> Execute | None:
+    """Own work that is not done: claimed, or committed and disputed while its trace is lost."""
+    undone = []
+    for segment in _held(view, *HELD):
+        key = segment.key
+        if key.job not in view.books or segment_name(key) in view.resting or _changed(view, segment):
+            continue
+        if (
+            segment.state is SegmentState.CLAIMED
+            and key not in view.stored
+            and view.chain.now <= segment.until
+        ):
+            undone.append((segment.until, key.job, key.index))
+        if segment.state is SegmentState.COMMITTED and segment.games and key not in view.complete:
+            undone.append((0, key.job, key.index))
+    return Execute(SegmentKey(*min(undone)[1:])) if undone else None
+
+
+def _next_segment(view: View, policy: Policy) -> Iterator[Action]:
+    """The way to the next claim: appraise what is unknown, prepare the best, claim it."""
+    candidates = [segment.key for segment in _in_books(view) if _is_claimable(view, policy, segment)]
+    unknown = [key for key in candidates if _spec(view, key).program_root not in view.appraisals]
+    if unknown:
+        yield Appraise(unknown[0])
+        return
+    affordable = [key for key in candidates if _fits_lease(view, policy, key)]
+    if not affordable:
+        return
+    best = max(
+        affordable, key=lambda key: (_continues(view, key), _pay_per_second(view, key), -key.job, -key.index)
+    )
+    if view.prepared.get(best) != view.chain.input_root(view.books[best.job], best):
+        yield Prepare(best)
+        return
+    yield Claim(best, max(0, view.chain.jobs[best.job].terms.stake - view.chain.free))
+
+
+def _is_claimable(view: View, policy: Policy, segment: Segment) -> bool:
+    chain, key, terms = view.chain, segment.key, view.chain.jobs[segment.key.job].terms
+    return (
+        segment.state is SegmentState.OPEN
+        and not {segment_name(key), job_name(key.job)} & view.resting
+        and chain.now <= terms.deadline
+        and key.job not in chain.barred
+        and (chain.now >= segment.heir_until or segment.heir == chain.address)
+        and _spec(view, key).price >= policy.min_price
+        and _spec(view, key).price <= _unreserved(chain.jobs[key.job])
+        and _can_stake(chain, policy, terms.stake)
+        and chain.input_root(view.books[key.job], key) is not None
+    )
+
+
+def _unreserved(job: Job) -> int:
+    return job.terms.escrow - job.reserved - job.spent
+
+
+def _can_stake(chain: ChainView, policy: Policy, stake: int) -> bool:
+    missing = max(0, stake - chain.free)
+    return missing <= chain.tokens and chain.free + chain.locked + missing <= policy.max_stake
+
+
+def _fits_lease(view: View, policy: Policy, key: SegmentKey) -> bool:
+    return _seconds(view, key) <= policy.lease_part * view.chain.jobs[key.job].terms.lease
+
+
+def _seconds(view: View, key: SegmentKey) -> float:
+    spec = _spec(view, key)
+    return view.appraisals[spec.program_root].seconds * spec.steps
+
+
+def _pay_per_second(view: View, key: SegmentKey) -> float:
+    return _spec(view, key).price / max(_seconds(view, key), 1e-9)
+
+
+def _continues(view: View, key: SegmentKey) -> bool:
+    """Whether a segment builds on this solver's own work."""
+    return any(source.solver == view.chain.address for source in view.chain.sources(view.books[key.job], key))
+
+
+def _spec(view: View, key: SegmentKey) -> SegmentSpec:
+    return view.books[key.job].plan.segments[key.index]
+
+
+# ------------------------------------------------------------------ money, and what all share
+
+
+def _money(view: View) -> Iterator[Action]:
+    """Earnings are taken when nothing else is to be done and no work of this solver is unsettled."""
+    if view.chain.owed and not _held(view, *HELD) and not view.working and OWED not in view.resting:
+        yield Withdraw()
+
+
+def _in_books(view: View) -> Iterator[Segment]:
+    """The segments of the jobs whose files are here."""
+    for job in view.chain.jobs:
+        if job in view.books:
+            yield from view.chain.segments_of(job)
+
+
+def _held(view: View, *states: SegmentState) -> list[Segment]:
+    """This solver's segments in one of these states."""
+    chain = view.chain
+    return [s for s in chain.segments.values() if s.solver == chain.address and s.state in states]

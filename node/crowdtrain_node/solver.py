@@ -1,0 +1,355 @@
+"""The solver: looks at the chain, decides, acts; work and moves of disputes are computed in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from crowdtrain import tensors
+from crowdtrain._errors import PlanError, Refused
+from crowdtrain.agent import Agent, Log, Outcome, game_name, job_name, segment_name
+from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.game import Move, defend
+from crowdtrain.game.sabotage import Sabotage
+from crowdtrain.jobs import JobFiles
+from crowdtrain.library import Library
+from crowdtrain.runs import Appraisal, Cancelled, Hardware, Progress, Run, Runs, Unaffordable
+from crowdtrain.stores import Store
+from crowdtrain.watch import ChainView, Watch
+from crowdtrain_engine import ProgramError, merkle
+from crowdtrain_engine.trace import Replay, seal, trace_root
+
+from crowdtrain_node.decide import (
+    HELD,
+    OWED,
+    Action,
+    Answer,
+    Appraise,
+    Claim,
+    Commit,
+    Execute,
+    Expire,
+    Load,
+    Policy,
+    Prepare,
+    Settle,
+    Timeout,
+    View,
+    Void,
+    Withdraw,
+    decide,
+)
+
+__all__ = ["Solver"]
+
+MAX_SEGMENTS = 4096
+MAX_REPLAYS = 2
+HOPELESS = 3600.0
+"""seconds for which what cannot change is left alone"""
+
+
+class Solver:
+    """A solver's process, turn by turn. ``folder`` keeps its work; ``sabotage`` makes it a cheat."""
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Log,
+        chain: Chain,
+        store: Store,
+        policy: Policy,
+        hardware: Hardware,
+        sabotage: Sabotage | None = None,
+    ) -> None:
+        self.agent = Agent(folder, chain.address, log)
+        self._chain = chain
+        self._store = store
+        self._policy = policy
+        self._hardware = hardware
+        self._sabotage = sabotage
+        self._library = Library(store, hardware.memory)
+        self._runs = Runs(folder / "runs")
+        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.ledger.last_block)
+        self._appraisals: dict[bytes, Appraisal] = {}
+        self._prepared: dict[SegmentKey, bytes] = {}
+        self._changed: set[SegmentKey] = set()
+        self._replays: dict[Path, Replay] = {}
+        self._seen = ChainView(0, 0, chain.address, 0, 0, 0, 0)
+
+    # -------------------------------------------------------------- one turn
+
+    def turn(self) -> bool:
+        """Looks, decides and acts once; whether to look again soon."""
+        agent = self.agent
+        self._seen = seen = self._watch.refresh()
+        agent.record(seen.events)
+        collected = self._collect(agent.moves.collect(), self._moved) | self._collect(
+            agent.work.collect(), self._worked
+        )
+        self._tidy()
+        actions = decide(self._view(), self._policy)
+        for action in actions:
+            self._act(action)
+        agent.gate.hold(agent.moves.busy is not None)
+        self._show()
+        return collected or bool(actions) or any(game.phase is not Phase.OVER for game in self._games())
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.agent.close()
+
+    def _view(self) -> View:
+        agent, seen = self.agent, self._seen
+        runs = [(segment.key, self._runs.get(segment.key, segment.input_root)) for segment in self._held()]
+        return View(
+            chain=seen,
+            books=self._library.books,
+            appraisals=dict(self._appraisals),
+            prepared=dict(self._prepared),
+            complete=frozenset(key for key, run in runs if run.complete),
+            stored=frozenset(key for key, run in runs if run.cid),
+            changed=frozenset(self._changed),
+            resting=agent.resting.keys,
+            working=agent.work.busy is not None,
+            answering=agent.moves.busy is not None,
+        )
+
+    def _held(self) -> list[Segment]:
+        segments = self._seen.segments.values()
+        return [s for s in segments if s.solver == self._chain.address and s.state in HELD]
+
+    def _games(self) -> list[Game]:
+        return [game for game in self._seen.games.values() if game.defender == self._chain.address]
+
+    # -------------------------------------------------------------- acting
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Load() | Appraise() | Prepare() | Execute():
+                self.agent.work.start(action, partial(self._do, action, self._seen))
+            case Answer(game):
+                self.agent.moves.start(action, partial(self._answer, self._seen.games[game], self._seen))
+            case Claim(key, deposit):
+                self._claim(key, deposit)
+            case Commit(key):
+                self._commit(key)
+            case Settle(key):
+                self._settle(key)
+            case Expire(key):
+                self._try(key, "lease ended", lambda: self._chain.expire(key))
+            case Void(key):
+                self._try(key, "voided: an input changed", lambda: self._chain.void(key, self._spec(key)))
+                self._changed.discard(key)
+            case Timeout(game):
+                name = game_name(game)
+                self.agent.attempt(name, "won by the clock", lambda: self._chain.timeout(game))
+            case Withdraw():
+                self.agent.attempt(OWED, "withdrew earnings", self._chain.withdraw, amount=self._seen.owed)
+
+    def _try(self, key: SegmentKey, what: str, call: Callable[[], object], **fields: object) -> bool:
+        return self.agent.attempt(segment_name(key), what, call, **fields)
+
+    def _spec(self, key: SegmentKey) -> SegmentSpec:
+        return self._library.books[key.job].plan.segments[key.index]
+
+    def _claim(self, key: SegmentKey, deposit: int) -> None:
+        if deposit and not self._try(
+            key, "stake deposited", lambda: self._chain.deposit(deposit), amount=deposit
+        ):
+            return
+        plan, inputs = self._library.books[key.job].plan, self._seen.inputs(self._library.books[key.job], key)
+        if inputs is not None:
+            proof, spec = plan.proof(key.index), self._spec(key)
+            self._try(key, "claimed", lambda: self._chain.claim(key, spec, proof, inputs), price=spec.price)
+
+    def _commit(self, key: SegmentKey) -> None:
+        run = self._run(key, self._seen)
+        sealed = seal(trace_root(run.trace), bytes.fromhex(self._chain.address[2:]))
+        call = partial(self._chain.commit, key, run.group_roots, sealed, run.cid)
+        self._try(key, "committed", call, root=merkle.root(run.group_roots).hex())
+
+    def _settle(self, key: SegmentKey) -> None:
+        try:
+            self._chain.settle(key, self._spec(key))
+        except Refused as error:
+            if error.error == "InputChanged":
+                self._changed.add(key)
+            else:
+                self.agent.set_aside(segment_name(key), "settle", error)
+        else:
+            self.agent.log.info("settled", about=segment_name(key), price=self._spec(key).price)
+
+    # -------------------------------------------------------------- in the threads
+
+    def _do(self, action: Action, seen: ChainView) -> object:
+        match action:
+            case Load(job):
+                return self._library.get(seen.jobs[job])
+            case Appraise(key):
+                return Appraisal.of(self._files(key, seen).program(key.index), self._hardware)
+            case Prepare(key):
+                return self._prepare(key, seen)
+            case Execute(key):
+                return self._execute(key, seen)
+        raise TypeError(f"{action} is not for the worker")
+
+    def _files(self, key: SegmentKey, seen: ChainView) -> JobFiles:
+        return self._library.get(seen.jobs[key.job])
+
+    def _prepare(self, key: SegmentKey, seen: ChainView) -> bytes:
+        files = self._files(key, seen)
+        Appraisal.of(files.program(key.index), self._hardware).check(files.spec(key.index), self._hardware)
+        files.dataset(key.index)
+        root = files.input_root(key.index, seen.of_job(key.job))
+        self._runs.get(key, root).prepare(files, seen.of_job(key.job))
+        return root
+
+    def _execute(self, key: SegmentKey, seen: ChainView) -> Run:
+        files, run = self._files(key, seen), self._run(key, seen)
+        run.prepare(files, seen.of_job(key.job))
+        state = run.execute(files, self._hardware, self.agent.gate.wait, self._sabotage)
+        run.stored(tensors.save_state(self._store, state))
+        return run
+
+    def _answer(self, game: Game, seen: ChainView) -> Move | None:
+        run = self._run(game.key, seen)
+        replay = self._replays.pop(run.folder, None)
+        if replay is None:
+            replay = run.replay(
+                self._files(game.key, seen), self._hardware, self.agent.gate.check, self._sabotage
+            )
+        self._replays[run.folder] = replay
+        while len(self._replays) > MAX_REPLAYS:
+            del self._replays[next(iter(self._replays))]
+        move = defend(game, replay)
+        return self._sabotage.answer(game, move) if self._sabotage else move
+
+    def _run(self, key: SegmentKey, seen: ChainView) -> Run:
+        return self._runs.get(key, seen.segments[key].input_root)
+
+    # -------------------------------------------------------------- what the threads bring
+
+    def _collect(self, outcome: Outcome | None, take: Callable[[Action, object], None]) -> bool:
+        if outcome is None:
+            return False
+        action = outcome.key
+        assert isinstance(action, Action)
+        if outcome.error is None:
+            take(action, outcome.result)
+        elif not isinstance(outcome.error, Cancelled):
+            hopeless = isinstance(outcome.error, (Unaffordable, ProgramError, PlanError))
+            seconds = HOPELESS if hopeless else None
+            self.agent.set_aside(_subject(action), type(action).__name__.lower(), outcome.error, seconds)
+        return True
+
+    def _worked(self, action: Action, result: object) -> None:
+        match action, result:
+            case Appraise(key), Appraisal():
+                self._appraisals[self._spec(key).program_root] = result
+            case Prepare(key), bytes():
+                self._prepared[key] = result
+            case Execute(key), Run(progress=progress):
+                self._learn(key, progress)
+        self.agent.resting.clear(_subject(action))
+        self.agent.log.info(type(action).__name__.lower() + " done", about=_subject(action))
+
+    def _learn(self, key: SegmentKey, progress: Progress | None) -> None:
+        """Takes the speed of a run for that of its program from now on."""
+        root = self._spec(key).program_root
+        if progress and progress.rate and root in self._appraisals:
+            self._appraisals[root] = replace(self._appraisals[root], seconds=1 / progress.rate)
+
+    def _moved(self, action: Action, result: object) -> None:
+        name = _subject(action)
+        if isinstance(result, Move):
+            self.agent.attempt(name, f"move: {result.call}", lambda: result.send(self._chain))
+        else:
+            self.agent.resting.put(name, "nothing to answer", HOPELESS)
+            self.agent.log.warning("no answer", about=name)
+
+    # -------------------------------------------------------------- keeping order
+
+    def _refuse(self, job: Job) -> str | None:
+        terms = job.terms
+        if terms.segments > MAX_SEGMENTS:
+            return f"it has {terms.segments} segments, at most {MAX_SEGMENTS} are followed"
+        if terms.stake > self._policy.max_stake:
+            return f"its stake is {terms.stake}, at most {self._policy.max_stake} is allowed"
+        if terms.escrow < self._policy.min_price:
+            return f"its escrow is {terms.escrow}, a segment must pay {self._policy.min_price} at least"
+        return None
+
+    def _left_alone(self, job: JobId, reason: str) -> None:
+        self.agent.log.warning("job left alone", about=job_name(job), reason=reason)
+
+    def _tidy(self) -> None:
+        """Ends work that is lost, and deletes what is no longer needed."""
+        held = {(s.key, s.input_root) for s in self._held()}
+        working = self.agent.work.busy
+        for run in self._runs:
+            segment = self._seen.segments.get(run.key)
+            busy = isinstance(working, (Execute, Prepare)) and working.key == run.key
+            if isinstance(working, Execute) and busy:
+                run.cancelled = (run.key, run.input_root) not in held
+            if busy or segment is None or (run.key, run.input_root) in held:
+                continue
+            if segment.state is SegmentState.SETTLED or segment.state in HELD:
+                self._runs.drop(run)
+        if working is None:
+            self._library.trim({key.job for key, _ in held}, self._seen.jobs.keys())
+
+    # -------------------------------------------------------------- what people see
+
+    def _show(self) -> None:
+        seen, working = self._seen, self.agent.work.busy
+        status: dict[str, object] = {
+            "role": "solver",
+            "address": seen.address,
+            "block": seen.block,
+            "tokens": seen.tokens,
+            "stake": {"free": seen.free, "locked": seen.locked},
+            "owed": seen.owed,
+            "doing": f"{type(working).__name__.lower()} {_subject(working)}" if working else "waiting",
+            "held": [
+                {"job": s.key.job, "segment": s.key.index, "state": s.state.name.lower(), "until": s.until}
+                for s in self._held()
+            ],
+            "games": [
+                {"game": game.id, "segment": game.key.index, "phase": game.phase.name.lower()}
+                for game in self._games()
+                if game.phase is not Phase.OVER
+            ],
+        }
+        if isinstance(working, Execute) and working.key in seen.segments:
+            status |= _progress(self._run(working.key, seen))
+        self.agent.show(**status)
+
+
+def _progress(run: Run) -> dict[str, object]:
+    progress = run.progress
+    return (
+        {}
+        if progress is None
+        else {
+            "job": run.key.job,
+            "segment": run.key.index,
+            "step": progress.step,
+            "steps": progress.steps,
+            "loss": progress.loss,
+            "steps_per_second": progress.rate,
+        }
+    )
+
+
+def _subject(action: object) -> str:
+    """What logs, statuses and the list of what is left alone call the subject of an action."""
+    match action:
+        case Load(job):
+            return job_name(job)
+        case Answer(game) | Timeout(game):
+            return game_name(game)
+        case Appraise(key) | Prepare(key) | Execute(key):
+            return segment_name(key)
+    return str(action)

@@ -1,0 +1,400 @@
+"""Segments run on this machine: what they would cost, and their checkpoints, kept in a folder.
+
+A run is named by its segment and its inputs, so a lease that ran out, a kill or another attempt on the same
+inputs goes on from the last checkpoint. Solvers and verifiers run segments in the same way.
+
+    folder/JOB-SEGMENT-INPUT/run.json            what is known so far
+    folder/JOB-SEGMENT-INPUT/NUMBER.safetensors  the state at a checkpoint; number 0 is the input
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from crowdtrain_engine import (
+    Axis,
+    DataError,
+    Dataset,
+    DType,
+    Instruction,
+    Nest,
+    Program,
+    Read,
+    State,
+    TensorType,
+    execute,
+)
+from crowdtrain_engine.ops import BY_NAME
+from crowdtrain_engine.state import Array
+from crowdtrain_engine.trace import Deviation, Machine, Replay, checkpoint_count, run_segment
+from crowdtrain_engine.validation import cost
+
+from crowdtrain import tensors
+from crowdtrain._errors import Corrupt, CrowdtrainError, PlanError
+from crowdtrain._files import atomic_file
+from crowdtrain.chain import JobId, SegmentKey, SegmentSpec
+from crowdtrain.jobs import JobFiles, SegmentOf
+
+__all__ = [
+    "Appraisal",
+    "Cancelled",
+    "Hardware",
+    "PacedMachine",
+    "Progress",
+    "Run",
+    "Runs",
+    "Unaffordable",
+    "measure_speed",
+]
+
+CHUNK = 1.0
+"""seconds of work between two looks at whether to go on"""
+
+
+class Unaffordable(CrowdtrainError):  # noqa: N818  (a refusal, not a fault)
+    """A segment needs more than this machine may spend."""
+
+
+# ------------------------------------------------------------------ what a segment would cost
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """How segments are run here, and how much they may use.
+
+    ``speed`` is in body operations a second (:func:`measure_speed`), ``memory`` and ``disk`` in bytes.
+    """
+
+    backend: str
+    threads: int | None
+    isa: str | None
+    memory: int
+    disk: int
+    speed: float
+
+    def machine(self, program: Program, data: Dataset, **options: Any) -> Machine:
+        """A machine that runs ``program`` on ``data``; ``options`` are those of :class:`PacedMachine`."""
+        return PacedMachine(
+            program, data, backend=self.backend, threads=self.threads, isa=self.isa, **options
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """What one step of a program costs here."""
+
+    seconds: float
+    memory: int
+    state: int
+    """bytes of a state, and so of a checkpoint"""
+
+    @classmethod
+    def of(cls, program: Program, hardware: Hardware) -> Appraisal:
+        """An estimate from the program alone. Raises Unaffordable if it needs too much memory."""
+        needed = cost(program)
+        state = 4 * sum(kind.size for kind in program.state)
+        # values of the step, and the state and data once more while they are read and written
+        memory = needed.memory + 2 * state + 4 * sum(kind.size for kind in program.data)
+        if memory > hardware.memory:
+            raise Unaffordable(
+                f"a step needs {memory} bytes of memory, at most {hardware.memory} are allowed"
+            )
+        return cls(needed.operations / hardware.speed, memory, state)
+
+    def check(self, spec: SegmentSpec, hardware: Hardware) -> None:
+        """Raises Unaffordable if the checkpoints of a segment need too much of the disk."""
+        disk = self.state * (checkpoint_count(spec.steps, spec.interval) + 1)
+        if disk > hardware.disk:
+            raise Unaffordable(f"checkpoints need {disk} bytes of disk, at most {hardware.disk} are allowed")
+
+
+def measure_speed(backend: str, threads: int | None, isa: str | None, seconds: float = 0.2) -> float:
+    """Body operations a second of a matrix product on this machine, measured for about ``seconds``."""
+    n = 128
+    axis = [Axis(n, ((loop, 1),)) for loop in range(3)]
+    product = Nest(
+        DType.f32,
+        (n, n),
+        (Read(0, (axis[0], axis[2])), Read(0, (axis[2], axis[1]))),
+        (Instruction(BY_NAME["ffma"].code, 1, 2, 0),),
+        3,
+        fold=(n,),
+    )
+    square = TensorType(DType.f32, (n, n))
+    program = Program((1,), (square,), (), (product,), (1,))
+    state = State.from_tensors(program, [np.eye(n, dtype=np.float32)])
+    steps, done, start = 1, 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds or not done:
+        execute(
+            program, state, Dataset.from_tensors({}), steps=steps, backend=backend, threads=threads, isa=isa
+        )
+        done += steps
+        steps *= 2
+    return cost(program).operations * done / spent
+
+
+# ------------------------------------------------------------------ running
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; read by other threads while it goes on."""
+
+    step: int
+    steps: int
+    loss: float | None = None
+    rate: float | None = None
+    """steps a second"""
+
+
+class PacedMachine(Machine):
+    """A machine that calls ``pace(step, logs)`` every second or so, which may raise to end the run."""
+
+    def __init__(
+        self,
+        program: Program,
+        data: Dataset,
+        *,
+        pace: Callable[[int, Mapping[str, Array]], None] = lambda step, logs: None,
+        **options: Any,
+    ) -> None:
+        super().__init__(program, data, **options)
+        self._pace = pace
+        self._chunk = 1
+
+    def run(self, state: State, first: int, steps: int) -> tuple[State, dict[str, Array]]:
+        """See :class:`Machine`."""
+        parts: list[dict[str, Array]] = []
+        at, stop = first, first + steps
+        while at < stop:
+            length = min(self._chunk, stop - at)
+            start = time.perf_counter()
+            state, logs = super().run(state, at, length)
+            spent = time.perf_counter() - start
+            parts.append(logs)
+            at += length
+            self._chunk = max(1, min(2 * length, int(length * CHUNK / max(spent, 1e-9))))
+            self._pace(at, logs)
+        return state, {
+            name: np.concatenate([part[name] for part in parts]) for name in self.program.labels.logs
+        }
+
+
+class Run:
+    """One segment on one input: its checkpoints in a folder, and what is known of its result.
+
+    ``roots`` are those of the states at the checkpoints, ``trace`` what stands in the trace in their place
+    (the same, unless a deviation lies about them), ``group_roots`` and ``cid`` those of the output.
+    """
+
+    def __init__(self, folder: Path, key: SegmentKey, input_root: bytes) -> None:
+        self.folder = folder
+        self.key = key
+        self.input_root = input_root
+        self.progress: Progress | None = None
+        self.cancelled = False
+        self.roots: tuple[bytes, ...] = ()
+        self.trace: tuple[bytes, ...] = ()
+        self.group_roots: tuple[bytes, ...] = ()
+        self.cid = ""
+        self._load()
+
+    def _load(self) -> None:
+        path = self.folder / "run.json"
+        if path.exists():
+            known = json.loads(path.read_bytes())
+            self.roots = tuple(map(bytes.fromhex, known["roots"]))
+            self.trace = tuple(map(bytes.fromhex, known["trace"]))
+            self.group_roots = tuple(map(bytes.fromhex, known["group_roots"]))
+            self.cid = known["cid"]
+
+    def _save(self) -> None:
+        known = {
+            "roots": [root.hex() for root in self.roots],
+            "trace": [root.hex() for root in self.trace],
+            "group_roots": [root.hex() for root in self.group_roots],
+            "cid": self.cid,
+        }
+        with atomic_file(self.folder / "run.json") as file:
+            file.write(json.dumps(known).encode())
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the input is here, checked."""
+        return bool(self.roots)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole trace and the output's group roots are known."""
+        return bool(self.group_roots)
+
+    def prepare(self, files: JobFiles, segment: SegmentOf) -> None:
+        """Fetches the input state, unless it is here. Raises what :meth:`JobFiles.load_input` raises, and
+        PlanError if the inputs are no longer those that the run is for."""
+        if self.prepared:
+            return
+        state = files.load_input(self.key.index, segment)
+        if state.root != self.input_root:
+            raise PlanError(f"the inputs of segment {self.key.index} of job {self.key.job} have changed")
+        self._keep(0, state)
+        self.roots = (state.root,)
+        self._save()
+
+    def execute(
+        self,
+        files: JobFiles,
+        hardware: Hardware,
+        wait: Callable[[], None],
+        deviation: Deviation | None = None,
+    ) -> State:
+        """Runs on from the last checkpoint to the output, which is returned.
+
+        ``wait`` is called about every second; what it raises ends the run, which can go on later.
+        """
+        spec = files.spec(self.key.index)
+        progress = self.progress = Progress(0, spec.steps)
+        began = time.perf_counter()
+
+        def pace(step: int, logs: Mapping[str, Array]) -> None:
+            progress.step = step
+            progress.rate = (step - begun_at) / max(time.perf_counter() - began, 1e-9)
+            progress.loss = _loss(logs)
+            if self.cancelled:
+                raise Cancelled
+            wait()
+
+        index = self.key.index
+        machine = hardware.machine(files.program(index), files.dataset(index), pace=pace, deviation=deviation)
+        start, state = self._last(machine.program)
+        progress.step = begun_at = min(start * spec.interval, spec.steps)
+        checkpoints = run_segment(machine, state, steps=spec.steps, interval=spec.interval, start=start)
+        for checkpoint in checkpoints:
+            state = checkpoint.state
+            self._keep(checkpoint.number, state)
+            self.roots = (*self.roots[: checkpoint.number], state.root)
+            self.trace = (*self.trace[: checkpoint.number], checkpoint.root)
+            self._save()
+        self.group_roots = state.group_roots
+        self._save()
+        return state
+
+    def stored(self, cid: str) -> None:
+        """Notes where the output was stored."""
+        self.cid = cid
+        self._save()
+
+    def replay(
+        self,
+        files: JobFiles,
+        hardware: Hardware,
+        wait: Callable[[], None],
+        deviation: Deviation | None = None,
+    ) -> Replay:
+        """The run, taken apart for a dispute; it must be complete."""
+        index = self.key.index
+        spec, program, data = files.spec(index), files.program(index), files.dataset(index)
+        machine = hardware.machine(program, data, pace=lambda step, logs: wait(), deviation=deviation)
+
+        def state_at(number: int) -> State:
+            start, state = self._last(machine.program, number)
+            first = start * spec.interval
+            return machine.run(state, first, number * spec.interval - first)[0] if start < number else state
+
+        return Replay(machine, steps=spec.steps, interval=spec.interval, trace=self.trace, state_at=state_at)
+
+    def forget_states(self) -> None:
+        """Deletes all checkpoints but the input, from which they can be computed again."""
+        for path in self.folder.glob("*.safetensors"):
+            if path.stem != "0":
+                path.unlink()
+
+    def drop(self) -> None:
+        """Deletes the run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _last(self, program: Program, most: int | None = None) -> tuple[int, State]:
+        """Number and state of the last checkpoint that is here, at most ``most``.
+
+        Raises Corrupt if not even the input is what it was; the run is dropped then.
+        """
+        last = len(self.roots) - 1 if most is None else min(most, len(self.roots) - 1)
+        for number in range(last, -1, -1):
+            state = self._restore(program, number)
+            if state is not None:
+                return number, state
+        self.drop()
+        self.roots = self.trace = self.group_roots = ()
+        raise Corrupt(f"{self.folder}: the input is not what it was; it will be fetched again")
+
+    def _restore(self, program: Program, number: int) -> State | None:
+        try:
+            loaded = safetensors.numpy.load_file(self._path(number))
+            state = State.from_tensors(program, [loaded[name] for name in _names(program)])
+            state.check(program)
+        except (OSError, safetensors.SafetensorError, KeyError, DataError):
+            return None
+        return state if state.root == self.roots[number] else None
+
+    def _keep(self, number: int, state: State) -> None:
+        named = {
+            f"{g}.{t}": tensor
+            for g, group in enumerate(state.values())
+            for t, tensor in enumerate(group.values())
+        }
+        with atomic_file(self._path(number)) as file:
+            file.write(safetensors.numpy.save(named))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+
+class Cancelled(CrowdtrainError):  # noqa: N818  (somebody wanted it)
+    """A run is no longer wanted."""
+
+
+class Runs:
+    """The runs in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: dict[tuple[SegmentKey, bytes], Run] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if match := re.fullmatch(r"(\d+)-(\d+)-([0-9a-f]{64})", path.name):
+                self.get(SegmentKey(JobId(int(match[1])), int(match[2])), bytes.fromhex(match[3]))
+
+    def get(self, key: SegmentKey, input_root: bytes) -> Run:
+        """The run of a segment on an input, begun or not."""
+        if (key, input_root) not in self._runs:
+            folder = self._folder / f"{key.job}-{key.index}-{input_root.hex()}"
+            self._runs[key, input_root] = Run(folder, key, input_root)
+        return self._runs[key, input_root]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def drop(self, run: Run) -> None:
+        """Deletes a run."""
+        run.drop()
+        self._runs.pop((run.key, run.input_root), None)
+
+
+def _names(program: Program) -> list[str]:
+    return [f"{g}.{t}" for g, types in enumerate(tensors.group_types(program)) for t in range(len(types))]
+
+
+def _loss(logs: Mapping[str, Array]) -> float | None:
+    """The last value of the first logged scalar, or of the one called loss."""
+    scalars = {name: rows for name, rows in logs.items() if rows.ndim == 1 and rows.size}
+    name = "loss" if "loss" in scalars else next(iter(scalars), None)
+    return None if name is None else float(scalars[name][-1])

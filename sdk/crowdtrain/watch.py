@@ -1,0 +1,260 @@
+"""What one account sees of the chain, kept up to date from its events.
+
+Events only say what to read again: the contracts' state is what counts. The events of the last blocks are
+asked for each time, so that what a reorganisation added or took away is read again too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from crowdtrain_engine import merkle
+
+from crowdtrain._errors import BadAnswer, ChainUnavailable, CrowdtrainError
+from crowdtrain.chain import (
+    INITIAL,
+    Address,
+    Chain,
+    ChainEvent,
+    Game,
+    GameId,
+    GroupProof,
+    Job,
+    JobId,
+    Phase,
+    Segment,
+    SegmentKey,
+    SegmentState,
+)
+from crowdtrain.plan import Plan
+
+__all__ = ["Book", "ChainView", "Watch"]
+
+OVERLAP = 12
+"""blocks that may still be replaced by others"""
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What a job's files say of its inputs: the plan, and the root of every group of the initial state."""
+
+    plan: Plan
+    initial: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainView:
+    """The chain at one moment. Times are Unix seconds by the chain's clock, money is in token units.
+
+    ``games`` holds the disputes that are not over, and those that are over of attempts that still stand.
+    """
+
+    now: int
+    block: int
+    address: Address
+    free: int
+    locked: int
+    tokens: int
+    owed: int
+    jobs: Mapping[JobId, Job] = field(default_factory=dict)
+    segments: Mapping[SegmentKey, Segment] = field(default_factory=dict)
+    games: Mapping[GameId, Game] = field(default_factory=dict)
+    barred: frozenset[JobId] = frozenset()
+    events: tuple[ChainEvent, ...] = ()
+    """what is new since the view before"""
+
+    def segments_of(self, job: JobId) -> list[Segment]:
+        """The segments of a job, in order."""
+        count = self.jobs[job].terms.segments if job in self.jobs else 0
+        return [self.segments[SegmentKey(job, i)] for i in range(count)]
+
+    def of_job(self, job: JobId) -> Callable[[int], Segment]:
+        """Gives the segments of a job by number."""
+        return lambda index: self.segments[SegmentKey(job, index)]
+
+    def sources(self, book: Book, key: SegmentKey) -> list[Segment]:
+        """The earlier segments on which a segment builds."""
+        numbers = {source.segment for source in book.plan.segments[key.index].inputs} - {INITIAL}
+        return [self.segments[SegmentKey(key.job, number)] for number in sorted(numbers)]
+
+    def inputs(self, book: Book, key: SegmentKey) -> tuple[GroupProof, ...] | None:
+        """The input groups of a segment as its sources stand, with proofs; None if one is not committed."""
+        if any(source.state < SegmentState.COMMITTED for source in self.sources(book, key)):
+            return None
+        groups = []
+        for source in book.plan.segments[key.index].inputs:
+            initial = source.segment == INITIAL
+            roots = (
+                book.initial if initial else self.segments[SegmentKey(key.job, source.segment)].group_roots
+            )
+            if source.group >= len(roots):
+                return None
+            groups.append(GroupProof(roots[source.group], tuple(merkle.Tree(roots).proof(source.group))))
+        return tuple(groups)
+
+    def input_root(self, book: Book, key: SegmentKey) -> bytes | None:
+        """Root of a segment's input state as its sources stand now; None if one of them is not committed."""
+        groups = self.inputs(book, key)
+        return None if groups is None else merkle.root([group.root for group in groups])
+
+    def games_of(self, segment: Segment) -> list[Game]:
+        """The disputes, over or not, of the segment's present attempt."""
+        return [g for g in self.games.values() if g.key == segment.key and g.attempt == segment.attempt]
+
+
+class Watch:
+    """Follows the chain for one account.
+
+    ``refuse(job)`` gives the reason to leave a whole job alone, or None; ``on_refused`` hears of such jobs,
+    once each. Events are read from ``first_block`` on, or from the present block.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        refuse: Callable[[Job], str | None],
+        on_refused: Callable[[JobId, str], None] = lambda job, reason: None,
+        first_block: int | None = None,
+    ) -> None:
+        self._chain = chain
+        self._refuse = refuse
+        self._on_refused = on_refused
+        self._next_block = first_block
+        self._head: tuple[int, str] | None = None
+        self._view: ChainView | None = None
+        self._known_jobs = 0
+        self._known_games = 0
+        self._jobs: dict[JobId, Job] = {}
+        self._segments: dict[SegmentKey, Segment] = {}
+        self._games: dict[GameId, Game] = {}
+        self._barred: set[JobId] = set()
+        self._recent: dict[tuple[int, str, int], ChainEvent] = {}
+        self._touched: dict[JobId, int] = {}
+        self._stale_jobs: set[JobId] = set()
+        self._stale_segments: set[SegmentKey] = set()
+        self._stale_games: set[GameId] = set()
+
+    def refresh(self) -> ChainView:
+        """Reads what changed. Raises ChainUnavailable or BadAnswer; the next call reads what is missing."""
+        chain = self._chain
+        head = chain.head()
+        if self._view and head == self._head:
+            return replace(self._view, events=())
+        events = self._follow(head[0])
+        free, locked = chain.stake(chain.address)
+        self._view = ChainView(
+            now=chain.now(),
+            block=head[0],
+            address=chain.address,
+            free=free,
+            locked=locked,
+            tokens=chain.tokens(chain.address),
+            owed=chain.owed(chain.address),
+            jobs=dict(self._jobs),
+            segments=dict(self._segments),
+            games=dict(self._games),
+            barred=frozenset(self._barred),
+            events=events,
+        )
+        self._head = head
+        return self._view
+
+    def _follow(self, head: int) -> tuple[ChainEvent, ...]:
+        fresh = self._new_events(head)
+        jobs, games = self._chain.job_count(), self._chain.game_count()
+        self._stale_jobs |= {JobId(i) for i in range(self._known_jobs + 1, jobs + 1)}
+        self._stale_games |= {GameId(i) for i in range(self._known_games + 1, games + 1)}
+        self._known_jobs, self._known_games = jobs, games
+        for job in sorted(self._stale_jobs):
+            self._read_job(job, head)
+            self._stale_jobs.discard(job)
+        # games first: the end of one changes its segment without an event of the Market
+        for game in sorted(self._stale_games):
+            self._read_game(game)
+            self._stale_games.discard(game)
+        for key in sorted(self._stale_segments, key=lambda key: (key.job, key.index)):
+            if key.job in self._jobs:
+                self._segments[key] = self._chain.segment(key)
+            self._stale_segments.discard(key)
+        self._forget(head)
+        return fresh
+
+    def _new_events(self, head: int) -> tuple[ChainEvent, ...]:
+        """Events that were not there before; marks what they, and those that have vanished, are about."""
+        start = head if self._next_block is None else min(self._next_block, head)
+        first = max(0, start - OVERLAP)
+        found: dict[tuple[int, str, int], ChainEvent] = {}
+        for event in self._chain.events(first, head):
+            found[event.block, event.transaction, event.index] = event
+        known = {key for key in self._recent if key[0] >= first}
+        for key in found.keys() ^ known:
+            self._mark(found[key] if key in found else self._recent[key])
+        fresh = tuple(event for key, event in found.items() if key not in known)
+        self._recent = {key: event for key, event in found.items() if key[0] >= head - OVERLAP}
+        self._next_block = head + 1
+        return fresh
+
+    def _mark(self, event: ChainEvent) -> None:
+        fields = event.fields
+        if "job" in fields:
+            job = JobId(_number(event, "job"))
+            self._stale_jobs.add(job)
+            if "segment" in fields:
+                self._stale_segments.add(SegmentKey(job, _number(event, "segment")))
+        if "game" in fields:
+            self._stale_games.add(GameId(_number(event, "game")))
+
+    def _read_job(self, number: JobId, head: int) -> None:
+        known = number in self._jobs
+        if not known and number in self._touched:
+            return  # left alone or forgotten
+        try:
+            job = self._chain.job(number)
+        except ChainUnavailable:
+            raise
+        except CrowdtrainError as error:
+            reason: str | None = str(error)
+        else:
+            reason = None if known else self._refuse(job)
+        self._touched[number] = head
+        if reason is not None:
+            self._jobs.pop(number, None)
+            self._on_refused(number, reason)
+            return
+        if self._chain.barred(number, self._chain.address):
+            self._barred.add(number)
+        if not known:
+            self._stale_segments |= {SegmentKey(number, i) for i in range(job.terms.segments)}
+        self._jobs[number] = job
+
+    def _read_game(self, number: GameId) -> None:
+        game = self._chain.game(number)
+        if game.key.job in self._jobs:
+            self._games[number] = game
+            self._stale_segments.add(game.key)
+
+    def _forget(self, head: int) -> None:
+        """Drops jobs in which nothing can happen any more, and disputes that mean nothing any more."""
+        now = self._chain.now()
+        for number, job in list(self._jobs.items()):
+            if self._touched[number] > head - OVERLAP:
+                continue
+            states = {self._segments[SegmentKey(number, i)].state for i in range(job.terms.segments)}
+            ends = {SegmentState.SETTLED} | ({SegmentState.OPEN} if now > job.terms.deadline else set())
+            if states <= ends:
+                del self._jobs[number]
+                self._barred.discard(number)
+                for i in range(job.terms.segments):
+                    del self._segments[SegmentKey(number, i)]
+        for game_id, game in list(self._games.items()):
+            segment = self._segments.get(game.key)
+            if segment is None or (game.phase is Phase.OVER and segment.attempt != game.attempt):
+                del self._games[game_id]
+
+
+def _number(event: ChainEvent, name: str) -> int:
+    value = event.fields[name]
+    if not isinstance(value, int):
+        raise BadAnswer(f"{name} of event {event.name} is {value!r}, not a number")
+    return value

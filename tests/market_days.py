@@ -1,0 +1,99 @@
+"""A small job on a fake chain, and solvers and verifiers that work on it in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from crowdtrain.agent import Agent, open_log
+from crowdtrain.chain import JobId, JobTerms
+from crowdtrain.fakes import FakeChain
+from crowdtrain.game.sabotage import parse
+from crowdtrain.runs import Hardware
+from crowdtrain.stores import Store
+from crowdtrain_node.decide import Policy
+from crowdtrain_node.solver import Solver
+from small_jobs import Sample, sample
+
+__all__ = ["BUYER", "HARDWARE", "MONEY", "Market", "Process", "run_until"]
+
+BUYER = "0x" + "b0" * 20
+MONEY = 10_000
+HARDWARE = Hardware("reference", None, None, memory=2**26, disk=2**26, speed=1e9)
+
+
+class Process(Protocol):
+    """A solver or a verifier."""
+
+    agent: Agent
+
+    def turn(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Market:
+    """A chain and a store with one posted job, and the processes that were started."""
+
+    def __init__(self, folder: Path, **terms: int) -> None:
+        self.folder = folder
+        self.given: Sample = sample()
+        self.chain = FakeChain(BUYER)
+        self.chain.mint(MONEY)
+        self.store: Store = self.given.store
+        self.processes: list[Process] = []
+        self._open = ExitStack()
+        self.job = self.post(**terms)
+
+    def post(self, **changes: int) -> JobId:
+        """Posts the job once more, with other terms."""
+        terms: JobTerms = replace(self.given.job.terms, **changes)  # type: ignore[arg-type]
+        return self.chain.post(terms, self.given.manifest)[0]
+
+    def account(self, name: str) -> FakeChain:
+        """The chain as the account of this name, which is given money once."""
+        chain = self.chain.as_account("0x" + name.encode().hex().ljust(40, "0")[:40])
+        free, locked = chain.stake(chain.address)
+        if not (chain.tokens(chain.address) or free or locked):
+            chain.mint(MONEY)
+        return chain
+
+    def solver(self, name: str, sabotage: str | None = None, policy: Policy | None = None) -> Solver:
+        """Starts a solver, in the folder of its name."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        solver = Solver(
+            folder,
+            self._open.enter_context(open_log(folder, name, console=False)),
+            self.account(name),
+            self.store,
+            policy or Policy(),
+            HARDWARE,
+            parse(sabotage) if sabotage else None,
+        )
+        self.processes.append(solver)
+        return solver
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for process in self.processes:
+            process.close()
+        self._open.close()
+
+
+def run_until(
+    done: Callable[[], bool], processes: Sequence[Process], chain: FakeChain, turns: int = 3000
+) -> None:
+    """Lets the processes take turns until ``done``; time passes when nobody has anything to do."""
+    for _ in range(turns):
+        if done():
+            return
+        acted = [process.turn() for process in processes]
+        if any(process.agent.work.busy or process.agent.moves.busy for process in processes):
+            time.sleep(0.005)
+        elif not any(acted):
+            chain.advance(5)
+    raise AssertionError(f"not done after {turns} turns")
