@@ -21,7 +21,6 @@ import numpy as np
 from crowdtrain_engine import merkle
 from crowdtrain_engine._codec import Reader, Writer
 from crowdtrain_engine._errors import ProgramError
-from crowdtrain_engine.ops import BY_CODE
 
 if TYPE_CHECKING:
     from crowdtrain_engine.header import Header
@@ -483,23 +482,3 @@ class Program:
         leaves = (header, labels, *program.leaves[2:])
         object.__setattr__(program, "leaves", leaves)
         return program
-
-
-def check_body(nest: Nest, where: str) -> None:
-    """Raises ProgramError unless every reference of the body points at something before it."""
-    first = 1 + len(nest.operands) + len(nest.immediates)
-    lowest = 0 if nest.fold else 1
-    for i, ins in enumerate(nest.body):
-        op = BY_CODE.get(ins.code)
-        if op is None:
-            raise ProgramError(where, f"instruction {i}: opcode 0x{ins.code:02x} does not exist")
-        refs = (ins.a, ins.b, ins.c)
-        for ref in refs[: op.arity]:
-            if not lowest <= ref < first + i:
-                raise ProgramError(
-                    where, f"instruction {i} ({op.name}): reference {ref} is not defined there"
-                )
-        if any(refs[op.arity :]):
-            raise ProgramError(where, f"instruction {i} ({op.name}): unused references must be 0")
-    if not lowest <= nest.result < first + len(nest.body):
-        raise ProgramError(where, f"result reference {nest.result} is not defined")

@@ -1,7 +1,8 @@
 """What makes a program valid. The Referee contract applies the rules for one nest in the same words.
 
-A program that is not valid has no right execution, so these rules are part of the protocol: they look only at the
-program, never at the machine. What a machine can afford is :func:`cost`, and each solver's own choice.
+A program that is not valid has no right execution, so these rules are part of the protocol: they look only
+at the program, never at the machine. What a machine can afford is :func:`cost`, and each solver's own
+choice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from crowdtrain_engine import program as p
 from crowdtrain_engine._errors import ProgramError
+from crowdtrain_engine.ops import BY_CODE
 
 __all__ = ["Cost", "cost", "validate_nest", "validate_program"]
 
@@ -35,7 +37,7 @@ def validate_nest(nest: p.Nest, where: str) -> None:
     if math.prod(nest.outer) > 256 * p.MAX_WIDE_PAGES and nest.fold_length > p.MAX_WIDE_FOLD:
         raise ProgramError(
             where,
-            f"an output of {math.prod(nest.outer)} words with a fold of {nest.fold_length} makes a dispute too long; "
+            f"an output of {math.prod(nest.outer)} words with a fold of {nest.fold_length} is too long to dispute; "
             f"split the fold into two nests of at most {p.MAX_WIDE_FOLD}",
         )
     if not nest.fold and nest.init:
@@ -43,7 +45,7 @@ def validate_nest(nest: p.Nest, where: str) -> None:
     extents = nest.outer + nest.fold
     for i, operand in enumerate(nest.operands):
         _check_operand(nest, operand, extents, i, f"{where} operand {i}")
-    p.check_body(nest, where)
+    _check_body(nest, where)
 
 
 def _check_shape(shape: tuple[int, ...], most: int, where: str, what: str) -> None:
@@ -53,7 +55,9 @@ def _check_shape(shape: tuple[int, ...], most: int, where: str, what: str) -> No
         raise ProgramError(where, f"{what} has {math.prod(shape)} elements, at most {most} are allowed")
 
 
-def _check_operand(nest: p.Nest, operand: p.Operand, extents: tuple[int, ...], number: int, where: str) -> None:
+def _check_operand(
+    nest: p.Nest, operand: p.Operand, extents: tuple[int, ...], number: int, where: str
+) -> None:
     if isinstance(operand, p.Index):
         if not 0 <= operand.loop < len(extents):
             raise ProgramError(where, f"loop {operand.loop} does not exist, there are {len(extents)}")
@@ -66,7 +70,9 @@ def _check_operand(nest: p.Nest, operand: p.Operand, extents: tuple[int, ...], n
     if not all(0 <= size < 2**31 for size in operand.shape) or 0 in operand.shape[1:]:
         raise ProgramError(where, f"shape {operand.shape} must have extents between 1 and 2^31 - 1")
     if math.prod(operand.shape) > p.MAX_ELEMENTS:
-        raise ProgramError(where, f"has {math.prod(operand.shape)} elements, at most {p.MAX_ELEMENTS} are allowed")
+        raise ProgramError(
+            where, f"has {math.prod(operand.shape)} elements, at most {p.MAX_ELEMENTS} are allowed"
+        )
     for d, axis in enumerate(operand.axes):
         _check_axis(axis, extents, number, f"{where} axis {d}")
 
@@ -74,14 +80,18 @@ def _check_operand(nest: p.Nest, operand: p.Operand, extents: tuple[int, ...], n
 def _check_axis(axis: p.Axis, extents: tuple[int, ...], number: int, where: str) -> None:
     if axis.mode is p.Mode.GATHER:
         if not 0 <= axis.operand < number:
-            raise ProgramError(where, f"gathers by operand {axis.operand}, only operands before {number} may be used")
+            raise ProgramError(
+                where, f"gathers by operand {axis.operand}, only operands before {number} may be used"
+            )
         if axis.terms or axis.offset or axis.divisor != 1:
             raise ProgramError(where, "a gather has no affine form")
         return
     if axis.operand:
         raise ProgramError(where, "only a gather names an operand")
     if (axis.divisor != 1) if axis.mode is p.Mode.AFFINE else not 2 <= axis.divisor < 2**32:
-        raise ProgramError(where, f"divisor {axis.divisor} must be 1 in an affine axis and at least 2 in a divided one")
+        raise ProgramError(
+            where, f"divisor {axis.divisor} must be 1 in an affine axis and at least 2 in a divided one"
+        )
     loops = [loop for loop, _ in axis.terms]
     if loops != sorted(set(loops)) or not all(0 <= loop < len(extents) for loop in loops):
         raise ProgramError(where, f"loops {loops} must be ascending, each once, and below {len(extents)}")
@@ -90,6 +100,26 @@ def _check_axis(axis: p.Axis, extents: tuple[int, ...], number: int, where: str)
     reach = abs(axis.offset) + sum(abs(c) * (extents[loop] - 1) for loop, c in axis.terms)
     if reach >= p.MAX_REACH:
         raise ProgramError(where, f"an index may reach {reach}, the bound is {p.MAX_REACH}")
+
+
+def _check_body(nest: p.Nest, where: str) -> None:
+    """Raises ProgramError unless every reference of the body points at something before it."""
+    first = 1 + len(nest.operands) + len(nest.immediates)
+    lowest = 0 if nest.fold else 1
+    for i, ins in enumerate(nest.body):
+        op = BY_CODE.get(ins.code)
+        if op is None:
+            raise ProgramError(where, f"instruction {i}: opcode 0x{ins.code:02x} does not exist")
+        refs = (ins.a, ins.b, ins.c)
+        for ref in refs[: op.arity]:
+            if not lowest <= ref < first + i:
+                raise ProgramError(
+                    where, f"instruction {i} ({op.name}): reference {ref} is not defined there"
+                )
+        if any(refs[op.arity :]):
+            raise ProgramError(where, f"instruction {i} ({op.name}): unused references must be 0")
+    if not lowest <= nest.result < first + len(nest.body):
+        raise ProgramError(where, f"result reference {nest.result} is not defined")
 
 
 def validate_program(program: p.Program) -> None:
@@ -102,7 +132,9 @@ def validate_program(program: p.Program) -> None:
             _check_read(program, read, program.first_nest + i, where)
     for i, (kind, value) in enumerate(zip(program.state, program.next, strict=True)):
         if program.types[value] != kind:
-            raise ProgramError("header", f"state {program.labels.state[i]} becomes value {value}, of another type")
+            raise ProgramError(
+                "header", f"state {program.labels.state[i]} becomes value {value}, of another type"
+            )
 
 
 def _check_read(program: p.Program, read: p.Read, before: int, where: str) -> None:
