@@ -1,0 +1,148 @@
+"""What the contracts only logged: manifests, commitments' roots, and the moves of disputes.
+
+Logs are asked for in bounded stretches of blocks, from the latest backward, for what is wanted is mostly
+recent. What was found is kept as long as the contracts' state still agrees with it, so a reorganisation
+cannot leave it stale.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from crowdtrain import _abi
+from crowdtrain._errors import BadAnswer, ChainUnavailable
+from crowdtrain._rpc import Log, Node, RpcError
+from crowdtrain.chain import ChainEvent
+from crowdtrain.deployment import Deployment
+
+__all__ = ["History"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+SPAN = 5_000
+"""blocks whose logs are asked for at once, at most"""
+_KEPT = 4096
+"""answers and games that are kept"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Events of a game up to a block."""
+
+    events: tuple[ChainEvent, ...]
+    block: int
+    hash: str
+
+
+class History:
+    """Logs of the contracts of a deployment."""
+
+    def __init__(self, node: Node, deployment: Deployment) -> None:
+        self._node = node
+        self._first = deployment.block
+        self._addresses = {
+            "Stake": deployment.stake,
+            "Market": deployment.market,
+            "Dispute": deployment.dispute,
+        }
+        self._contract_at = {
+            address.lower(): _abi.contract(name) for name, address in self._addresses.items()
+        }
+        self._found: OrderedDict[Hashable, ChainEvent] = OrderedDict()
+        self._games: OrderedDict[int, _Moves] = OrderedDict()
+
+    def decode(self, logs: tuple[Log, ...]) -> list[ChainEvent]:
+        """The events among logs; those of other contracts, and unknown ones, are left out."""
+        events = []
+        for log in logs:
+            contract = self._contract_at.get(log.address)
+            event = contract.events.get(log.topics[0]) if contract and log.topics else None
+            if event is not None:
+                fields = event.decode(log.topics, log.data)
+                events.append(ChainEvent(log.block, log.index, log.transaction, event.name, fields))
+        return events
+
+    def events(self, first: int, last: int) -> list[ChainEvent]:
+        """Events of all contracts in blocks ``first … last``, in order."""
+        addresses = list(self._addresses.values())
+        found: list[ChainEvent] = []
+        for start in range(first, last + 1, SPAN):
+            logs = self._logs(addresses, [], start, min(start + SPAN - 1, last))
+            found += self.decode(logs)
+        return found
+
+    def find(
+        self, key: Hashable, name: str, topics: list[int], accept: Callable[[ChainEvent], bool]
+    ) -> ChainEvent:
+        """The latest event ``name`` of the Market with these indexed numbers that is accepted.
+
+        ``key`` must say all that the answer depends on: it is kept under it. Raises BadAnswer if there is
+        none.
+        """
+        if key not in self._found:
+            wanted: list[str | None] = [
+                f"0x{_abi.contract('Market').topics[name].hex()}",
+                *map(_topic, topics),
+            ]
+            for events in self._backward("Market", wanted, self._node.block().number):
+                event = next(filter(accept, reversed(events)), None)
+                if event is not None:
+                    _keep(self._found, key, event)
+                    break
+            else:
+                raise BadAnswer(f"the node has no event {name} that fits {key}")
+        return self._found[key]
+
+    def moves(self, game: int, block: int, block_hash: str) -> tuple[ChainEvent, ...]:
+        """All events of a game up to a block, oldest first."""
+        known = self._games.get(game)
+        if known is None or known.block > block or self._node.block(known.block).hash != known.hash:
+            events: list[ChainEvent] = []
+            for part in self._backward("Dispute", [None, _topic(game)], block):
+                events = [*part, *events]
+                if part and part[0].name == "Challenged":
+                    break
+            else:
+                raise BadAnswer(f"the node has no event that begins game {game}")
+        else:
+            new = self._logs([self._addresses["Dispute"]], [None, _topic(game)], known.block + 1, block)
+            events = [*known.events, *self.decode(new)]
+        _keep(self._games, game, _Moves(tuple(events), block, block_hash))
+        return tuple(events)
+
+    def forget(self, game: int) -> None:
+        """Lets the moves of a game be read again from the beginning."""
+        self._games.pop(game, None)
+
+    def _backward(self, contract: str, topics: list[str | None], last: int) -> Iterator[list[ChainEvent]]:
+        while last >= self._first:
+            first = max(self._first, last - SPAN + 1)
+            yield self.decode(self._logs([self._addresses[contract]], topics, first, last))
+            last = first - 1
+
+    def _logs(self, addresses: list[str], topics: list[str | None], first: int, last: int) -> tuple[Log, ...]:
+        """Logs of a stretch, in halves where the node finds it too long or its logs too many."""
+        if first > last:
+            return ()
+        try:
+            return self._node.logs(addresses, topics, first, last)
+        except RpcError as error:
+            if first == last:
+                raise ChainUnavailable(f"the node cannot give the logs of block {first}: {error}") from error
+        middle = (first + last) // 2
+        lower = self._logs(addresses, topics, first, middle)
+        return lower + self._logs(addresses, topics, middle + 1, last)
+
+
+def _topic(number: int) -> str:
+    return f"0x{number:064x}"
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > _KEPT:
+        kept.popitem(last=False)
