@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from crowdtrain.agent import Agent, open_log
+from crowdtrain.actions import Action
+from crowdtrain.agent import Agent
 from crowdtrain.chain import JobId, JobTerms
 from crowdtrain.fakes import FakeChain
+from crowdtrain.folders import open_log
 from crowdtrain.game.sabotage import parse
 from crowdtrain.runs import Hardware
 from crowdtrain.stores import Store
@@ -29,7 +31,7 @@ HARDWARE = Hardware("reference", None, None, memory=2**26, disk=2**26, speed=1e9
 class Process(Protocol):
     """A solver or a verifier."""
 
-    agent: Agent
+    agent: Agent[Action]
 
     def turn(self) -> bool: ...
     def close(self) -> None: ...

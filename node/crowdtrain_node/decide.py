@@ -5,19 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from crowdtrain.actions import (
+    HELD,
+    Action,
+    Answer,
+    Load,
+    OfSegment,
+    Timeout,
+    inputs_changed,
+    way_out,
+)
 from crowdtrain.agent import game_name, job_name, segment_name
-from crowdtrain.chain import GameId, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.chain import Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
 from crowdtrain.game import DEFENDER_PHASES
 from crowdtrain.runs import Appraisal
 from crowdtrain.watch import Book, ChainView
 
 __all__ = [
-    "Action", "Answer", "Appraise", "Claim", "Commit", "Execute", "Expire", "Load", "Policy", "Prepare",
-    "Settle", "Timeout", "View", "Void", "Withdraw", "decide",
-]  # fmt: skip
+    "OWED",
+    "Appraise",
+    "Claim",
+    "Commit",
+    "Execute",
+    "Policy",
+    "Prepare",
+    "View",
+    "Withdraw",
+    "decide",
+]
 
 OWED = "what is owed"
-HELD = (SegmentState.CLAIMED, SegmentState.COMMITTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +77,21 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    """Something to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Action):
-    """Compute and make the defender's move."""
-
-    game: GameId
-
-
-@dataclass(frozen=True, slots=True)
-class Timeout(Action):
-    """End a game in which the challenger's clock ran out."""
-
-    game: GameId
-
-
-@dataclass(frozen=True, slots=True)
-class OfSegment(Action):
-    """Something to do with a segment."""
-
-    key: SegmentKey
-
-
 class Commit(OfSegment):
     """Post the result."""
 
 
-class Settle(OfSegment):
-    """Collect the pay for a segment whose window is over."""
-
-
-class Expire(OfSegment):
-    """Open a segment again whose lease is over."""
-
-
-class Void(OfSegment):
-    """Open a segment again whose inputs have changed."""
-
-
+@dataclass(frozen=True, slots=True)
 class Execute(OfSegment):
     """Go on with the work, in the worker."""
 
 
+@dataclass(frozen=True, slots=True)
 class Appraise(OfSegment):
     """Estimate what a step of the segment's program costs, in the worker."""
 
 
+@dataclass(frozen=True, slots=True)
 class Prepare(OfSegment):
     """Fetch data and input state and check them, in the worker."""
 
@@ -121,15 +104,13 @@ class Claim(OfSegment):
 
 
 @dataclass(frozen=True, slots=True)
-class Load(Action):
-    """Fetch and check a job's manifest and plan, in the worker."""
-
-    job: JobId
-
-
-@dataclass(frozen=True, slots=True)
 class Withdraw(Action):
     """Take what the Market owes."""
+
+    @property
+    def about(self) -> str:
+        """See :class:`Action`."""
+        return OWED
 
 
 def decide(view: View, policy: Policy) -> tuple[Action, ...]:
@@ -174,28 +155,14 @@ def _commits(view: View) -> Iterator[Action]:
 
 
 def _exits(view: View, policy: Policy) -> Iterator[Action]:
-    now = view.chain.now
     for segment in _in_books(view):
-        key, own = segment.key, segment.solver == view.chain.address
-        if (
-            segment.state not in HELD
-            or segment_name(key) in view.resting
-            or not (own or _concerns(view, segment))
-        ):
+        own = segment.solver == view.chain.address
+        if segment_name(segment.key) in view.resting or not (own or _concerns(view, segment)):
             continue
-        grace = 0 if own else policy.patience
-        if _changed(view, segment):
-            yield Void(key)
-        elif now > segment.until + grace:
-            if segment.state is SegmentState.CLAIMED:
-                yield Expire(key)
-            elif segment.games == 0 and _sources_are_settled(view, key):
-                yield Settle(key)
-
-
-def _sources_are_settled(view: View, key: SegmentKey) -> bool:
-    sources = view.chain.sources(view.books[key.job], key)
-    return all(source.state is SegmentState.SETTLED for source in sources)
+        book, grace = view.books[segment.key.job], 0 if own else policy.patience
+        action = way_out(view.chain, book, segment, view.changed, grace)
+        if action is not None:
+            yield action
 
 
 def _concerns(view: View, segment: Segment) -> bool:
@@ -206,9 +173,8 @@ def _concerns(view: View, segment: Segment) -> bool:
 
 
 def _changed(view: View, segment: Segment) -> bool:
-    """Whether an input of a claimed or committed segment is no longer what it was."""
-    root = view.chain.input_root(view.books[segment.key.job], segment.key)
-    return segment.key in view.changed or root != segment.input_root
+    changed = inputs_changed(view.chain, view.books[segment.key.job], segment)
+    return changed or segment.key in view.changed
 
 
 # ------------------------------------------------------------------ work

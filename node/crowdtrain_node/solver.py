@@ -8,36 +8,28 @@ from functools import partial
 from pathlib import Path
 
 from crowdtrain import tensors
-from crowdtrain._errors import PlanError, Refused
-from crowdtrain.agent import Agent, Log, Outcome, game_name, job_name, segment_name
+from crowdtrain.actions import HELD, Action, Answer, Exits, Expire, Load, Settle, Timeout, Void
+from crowdtrain.agent import HOPELESS, Agent, job_name, segment_name
 from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.folders import Log
 from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
 from crowdtrain.jobs import JobFiles
 from crowdtrain.library import Library
-from crowdtrain.runs import Appraisal, Cancelled, Hardware, Progress, Run, Runs, Unaffordable
+from crowdtrain.runs import Appraisal, Hardware, Progress, Run, Runs
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch
-from crowdtrain_engine import ProgramError, merkle
+from crowdtrain_engine import merkle
 from crowdtrain_engine.trace import Replay, seal, trace_root
 
 from crowdtrain_node.decide import (
-    HELD,
-    OWED,
-    Action,
-    Answer,
     Appraise,
     Claim,
     Commit,
     Execute,
-    Expire,
-    Load,
     Policy,
     Prepare,
-    Settle,
-    Timeout,
     View,
-    Void,
     Withdraw,
     decide,
 )
@@ -46,8 +38,6 @@ __all__ = ["Solver"]
 
 MAX_SEGMENTS = 4096
 MAX_REPLAYS = 2
-HOPELESS = 3600.0
-"""seconds for which what cannot change is left alone"""
 
 
 class Solver:
@@ -63,18 +53,18 @@ class Solver:
         hardware: Hardware,
         sabotage: Sabotage | None = None,
     ) -> None:
-        self.agent = Agent(folder, chain.address, log)
+        self.agent: Agent[Action] = Agent(folder, chain.address, log)
         self._chain = chain
         self._store = store
         self._policy = policy
         self._hardware = hardware
         self._sabotage = sabotage
+        self._exits = Exits(self.agent, chain)
         self._library = Library(store, hardware.memory)
         self._runs = Runs(folder / "runs")
         self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.ledger.last_block)
         self._appraisals: dict[bytes, Appraisal] = {}
         self._prepared: dict[SegmentKey, bytes] = {}
-        self._changed: set[SegmentKey] = set()
         self._replays: dict[Path, Replay] = {}
         self._seen = ChainView(0, 0, chain.address, 0, 0, 0, 0)
 
@@ -82,17 +72,13 @@ class Solver:
 
     def turn(self) -> bool:
         """Looks, decides and acts once; whether to look again soon."""
-        agent = self.agent
-        self._seen = seen = self._watch.refresh()
-        agent.record(seen.events)
-        collected = self._collect(agent.moves.collect(), self._moved) | self._collect(
-            agent.work.collect(), self._worked
-        )
+        self._seen = self._watch.refresh()
+        self.agent.record(self._seen.events)
+        collected = self.agent.collect(self._take)
         self._tidy()
         actions = decide(self._view(), self._policy)
         for action in actions:
             self._act(action)
-        agent.gate.hold(agent.moves.busy is not None)
         self._show()
         return collected or bool(actions) or any(game.phase is not Phase.OVER for game in self._games())
 
@@ -110,7 +96,7 @@ class Solver:
             prepared=dict(self._prepared),
             complete=frozenset(key for key, run in runs if run.complete),
             stored=frozenset(key for key, run in runs if run.cid),
-            changed=frozenset(self._changed),
+            changed=frozenset(self._exits.changed),
             resting=agent.resting.keys,
             working=agent.work.busy is not None,
             answering=agent.moves.busy is not None,
@@ -135,18 +121,12 @@ class Solver:
                 self._claim(key, deposit)
             case Commit(key):
                 self._commit(key)
-            case Settle(key):
-                self._settle(key)
-            case Expire(key):
-                self._try(key, "lease ended", lambda: self._chain.expire(key))
-            case Void(key):
-                self._try(key, "voided: an input changed", lambda: self._chain.void(key, self._spec(key)))
-                self._changed.discard(key)
+            case Settle() | Expire() | Void():
+                self._exits.take(action, self._spec(action.key))
             case Timeout(game):
-                name = game_name(game)
-                self.agent.attempt(name, "won by the clock", lambda: self._chain.timeout(game))
+                self.agent.attempt(action.about, "won by the clock", partial(self._chain.timeout, game))
             case Withdraw():
-                self.agent.attempt(OWED, "withdrew earnings", self._chain.withdraw, amount=self._seen.owed)
+                self.agent.attempt(action.about, "withdrew", self._chain.withdraw, amount=self._seen.owed)
 
     def _try(self, key: SegmentKey, what: str, call: Callable[[], object], **fields: object) -> bool:
         return self.agent.attempt(segment_name(key), what, call, **fields)
@@ -169,17 +149,6 @@ class Solver:
         sealed = seal(trace_root(run.trace), bytes.fromhex(self._chain.address[2:]))
         call = partial(self._chain.commit, key, run.group_roots, sealed, run.cid)
         self._try(key, "committed", call, root=merkle.root(run.group_roots).hex())
-
-    def _settle(self, key: SegmentKey) -> None:
-        try:
-            self._chain.settle(key, self._spec(key))
-        except Refused as error:
-            if error.error == "InputChanged":
-                self._changed.add(key)
-            else:
-                self.agent.set_aside(segment_name(key), "settle", error)
-        else:
-            self.agent.log.info("settled", about=segment_name(key), price=self._spec(key).price)
 
     # -------------------------------------------------------------- in the threads
 
@@ -231,43 +200,30 @@ class Solver:
 
     # -------------------------------------------------------------- what the threads bring
 
-    def _collect(self, outcome: Outcome | None, take: Callable[[Action, object], None]) -> bool:
-        if outcome is None:
-            return False
-        action = outcome.key
-        assert isinstance(action, Action)
-        if outcome.error is None:
-            take(action, outcome.result)
-        elif not isinstance(outcome.error, Cancelled):
-            hopeless = isinstance(outcome.error, (Unaffordable, ProgramError, PlanError))
-            seconds = HOPELESS if hopeless else None
-            self.agent.set_aside(_subject(action), type(action).__name__.lower(), outcome.error, seconds)
-        return True
-
-    def _worked(self, action: Action, result: object) -> None:
+    def _take(self, action: Action, result: object) -> None:
         match action, result:
+            case Answer(), Move():
+                call = partial(result.send, self._chain)
+                self.agent.attempt(action.about, f"move: {result.call}", call)
+                return
+            case Answer(), _:
+                self.agent.resting.put(action.about, "it is left unanswered", HOPELESS)
+                self.agent.log.warning("no answer", about=action.about)
+                return
             case Appraise(key), Appraisal():
                 self._appraisals[self._spec(key).program_root] = result
             case Prepare(key), bytes():
                 self._prepared[key] = result
             case Execute(key), Run(progress=progress):
                 self._learn(key, progress)
-        self.agent.resting.clear(_subject(action))
-        self.agent.log.info(type(action).__name__.lower() + " done", about=_subject(action))
+        self.agent.resting.clear(action.about)
+        self.agent.log.info(f"{action.name}: done", about=action.about)
 
     def _learn(self, key: SegmentKey, progress: Progress | None) -> None:
         """Takes the speed of a run for that of its program from now on."""
         root = self._spec(key).program_root
         if progress and progress.rate and root in self._appraisals:
             self._appraisals[root] = replace(self._appraisals[root], seconds=1 / progress.rate)
-
-    def _moved(self, action: Action, result: object) -> None:
-        name = _subject(action)
-        if isinstance(result, Move):
-            self.agent.attempt(name, f"move: {result.call}", lambda: result.send(self._chain))
-        else:
-            self.agent.resting.put(name, "nothing to answer", HOPELESS)
-            self.agent.log.warning("no answer", about=name)
 
     # -------------------------------------------------------------- keeping order
 
@@ -311,7 +267,7 @@ class Solver:
             "tokens": seen.tokens,
             "stake": {"free": seen.free, "locked": seen.locked},
             "owed": seen.owed,
-            "doing": f"{type(working).__name__.lower()} {_subject(working)}" if working else "waiting",
+            "doing": f"{working.name} {working.about}" if isinstance(working, Action) else "waiting",
             "held": [
                 {"job": s.key.job, "segment": s.key.index, "state": s.state.name.lower(), "until": s.until}
                 for s in self._held()
@@ -341,15 +297,3 @@ def _progress(run: Run) -> dict[str, object]:
             "steps_per_second": progress.rate,
         }
     )
-
-
-def _subject(action: object) -> str:
-    """What logs, statuses and the list of what is left alone call the subject of an action."""
-    match action:
-        case Load(job):
-            return job_name(job)
-        case Answer(game) | Timeout(game):
-            return game_name(game)
-        case Appraise(key) | Prepare(key) | Execute(key):
-            return segment_name(key)
-    return str(action)

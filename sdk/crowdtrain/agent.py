@@ -1,46 +1,35 @@
-"""What every long-running process shares: its folder, log and status, its threads, and the loop that runs it.
-
-folder/lock          held while a process works here
-folder/log.jsonl     one JSON object a line, kept to 16 MiB and one older file
-folder/status.json   what the process does now, for people and dashboards
-folder/ledger.jsonl  what its account earned and lost, and why; only ever appended to
-"""
+"""What every long-running process shares: what it sets aside, its threads, and the loop that runs it."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import logging.handlers
-import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, Generic, Protocol, TypeVar
 
-import structlog
-from crowdtrain_engine import EngineError
+from crowdtrain_engine import EngineError, ProgramError
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from crowdtrain._errors import ChainError, ConfigError, CrowdtrainError, Refused
-from crowdtrain._files import atomic_file
+from crowdtrain._errors import ChainError, ConfigError, CrowdtrainError, PlanError, Refused
 from crowdtrain.chain import Address, ChainEvent, GameId, JobId, SegmentKey
-from crowdtrain.ledger import entries
+from crowdtrain.folders import Ledger, Log, write_status
+from crowdtrain.runs import Cancelled, Unaffordable
 
 __all__ = [
-    "Agent", "Gate", "Ledger", "Log", "Outcome", "SetAside", "Stopped", "Worker", "exclusive", "game_name",
-    "job_name", "metrics", "open_log", "read_status", "segment_name", "serve", "write_status",
+    "HOPELESS", "Agent", "Gate", "Outcome", "SetAside", "Stopped", "Task", "Worker", "game_name", "job_name",
+    "metrics", "segment_name", "serve",
 ]  # fmt: skip
 
-Log = structlog.stdlib.BoundLogger
-MAX_LOG = 16 * 2**20
+HOPELESS = 3600.0
+"""seconds for which what cannot become better is left alone"""
 
 
 # ------------------------------------------------------------------ what things are called in logs
@@ -59,134 +48,6 @@ def segment_name(key: SegmentKey) -> str:
 def game_name(game: GameId) -> str:
     """How logs and statuses call a dispute."""
     return f"dispute {game}"
-
-
-# ------------------------------------------------------------------ the folder
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process. Raises ConfigError if it cannot be used, or another has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise ConfigError(f"folder {folder} cannot be used: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"folder {folder} is in use by another process; give each its own") from error
-        yield
-
-
-@contextmanager
-def open_log(folder: Path, name: str, *, console: bool = True) -> Iterator[Log]:
-    """A logger, for the length of a block, that writes JSON lines to ``folder/log.jsonl`` and readable ones to stderr."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    file = logging.handlers.RotatingFileHandler(folder / "log.jsonl", maxBytes=MAX_LOG, backupCount=1)
-    handlers: list[tuple[logging.Handler, structlog.typing.Processor]] = [
-        (file, structlog.processors.JSONRenderer(default=str))
-    ]
-    if console:
-        colours = sys.stderr.isatty()
-        handlers.append(
-            (logging.StreamHandler(), structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=28))
-        )
-    logger = logging.Logger(name)
-    for handler, renderer in handlers:
-        remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-        handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[remove, renderer]))
-        logger.addHandler(handler)
-    log: Log = structlog.wrap_logger(
-        logger,
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
-    try:
-        yield log
-    finally:
-        file.close()
-
-
-def write_status(folder: Path, status: Mapping[str, object]) -> None:
-    """Replaces ``folder/status.json``."""
-    with atomic_file(folder / "status.json") as file:
-        file.write(json.dumps(status, default=str, indent=1).encode())
-
-
-def read_status(folder: Path) -> dict[str, object]:
-    """What ``write_status`` wrote last. Raises ConfigError if nothing readable is there."""
-    try:
-        status = json.loads((folder / "status.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder / 'status.json'} cannot be read: {error}") from error
-    if not isinstance(status, dict):
-        raise ConfigError(f"{folder / 'status.json'} is not a JSON object")
-    return status
-
-
-class Ledger:
-    """What an account earned and lost, one JSON line for each movement, each recorded once.
-
-    Lines have ``block``, ``transaction``, ``index``, ``cause``, ``amount`` (token units; negative if lost).
-    """
-
-    def __init__(self, folder: Path, account: Address) -> None:
-        self._path = folder / "ledger.jsonl"
-        self._account = account
-        self._known: set[tuple[str, int, str]] = set()
-        self.earned = self.lost = 0
-        self.last_block: int | None = None
-        for line in self._lines():
-            self._add(line)
-
-    def record(self, events: Sequence[ChainEvent]) -> list[Mapping[str, object]]:
-        """Appends the movements of these events that are not in the ledger yet, and returns them."""
-        fresh: list[Mapping[str, object]] = []
-        for event in events:
-            fresh += [
-                {
-                    "block": event.block,
-                    "transaction": event.transaction,
-                    "index": event.index,
-                    "amount": entry.amount,
-                    "cause": entry.cause,
-                }
-                for entry in entries([event])
-                if entry.account == self._account
-                and (event.transaction, event.index, entry.cause) not in self._known
-            ]
-        if fresh:
-            with self._path.open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in fresh))
-                file.flush()
-                os.fsync(file.fileno())
-        for line in fresh:
-            self._add(line)
-        return fresh
-
-    def _add(self, line: Mapping[str, object]) -> None:
-        amount, block, index = (int(str(line[name])) for name in ("amount", "block", "index"))
-        self._known.add((str(line["transaction"]), index, str(line["cause"])))
-        self.earned += max(amount, 0)
-        self.lost += max(-amount, 0)
-        self.last_block = max(self.last_block or 0, block)
-
-    def _lines(self) -> Iterator[Mapping[str, object]]:
-        if not self._path.exists():
-            return
-        whole = self._path.read_bytes().rpartition(b"\n")
-        if whole[2]:  # a line that a kill cut off; its event is found again
-            os.truncate(self._path, len(whole[0]) + len(whole[1]))
-        for text in whole[0].splitlines():
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
 
 
 # ------------------------------------------------------------------ threads
@@ -227,44 +88,56 @@ class Gate:
         self._open.set()
 
 
+class Task(Protocol):
+    """What a worker does: its name, and what it is about, for logs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+
+
+T = TypeVar("T", bound=Task)
+
+
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[T]):
     """How a task ended: with a result, or with the exception that it raised."""
 
-    key: Hashable
+    task: T
     result: object = None
     error: BaseException | None = None
 
 
-class Worker:
+class Worker(Generic[T]):
     """A thread that does one long task at a time, so that the loop never waits for it."""
 
     def __init__(self, name: str, wake: threading.Event) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._wake = wake
-        self._task: tuple[Hashable, Future[object]] | None = None
+        self._started: tuple[T, Future[object]] | None = None
 
     @property
-    def busy(self) -> Hashable | None:
-        """Key of the task that was started and not yet collected."""
-        return self._task[0] if self._task else None
+    def busy(self) -> T | None:
+        """The task that was started and not yet collected."""
+        return self._started[0] if self._started else None
 
-    def start(self, key: Hashable, task: Callable[[], object]) -> None:
-        """Starts ``task``; the worker must not be busy."""
-        if self._task:
-            raise RuntimeError(f"task {key} was started before {self.busy} was collected")
-        future = self._pool.submit(task)
-        self._task = key, future
+    def start(self, task: T, work: Callable[[], object]) -> None:
+        """Starts ``work``; the worker must not be busy."""
+        if self._started:
+            raise RuntimeError(f"{task} was started before {self.busy} was collected")
+        future = self._pool.submit(work)
+        self._started = task, future
         future.add_done_callback(lambda _: self._wake.set())
 
-    def collect(self) -> Outcome | None:
+    def collect(self) -> Outcome[T] | None:
         """How the task ended, once, if it has."""
-        if self._task is None or not self._task[1].done():
+        if self._started is None or not self._started[1].done():
             return None
-        key, future = self._task
-        self._task = None
+        task, future = self._started
+        self._started = None
         error = future.exception()
-        return Outcome(key, error=error) if error else Outcome(key, future.result())
+        return Outcome(task, error=error) if error else Outcome(task, future.result())
 
     def close(self) -> None:
         """Waits for the task; it must be one that ends soon (see :class:`Gate`)."""
@@ -306,16 +179,19 @@ class SetAside:
 # ------------------------------------------------------------------ the loop
 
 
-class Agent:
-    """What a process works with. ``turn`` of its owner is called by :func:`serve`."""
+class Agent(Generic[T]):
+    """What a process works with; its tasks are of type ``T``.
+
+    ``work`` is for what takes long, and pauses at the ``gate`` while ``moves`` computes a move of a dispute.
+    """
 
     def __init__(self, folder: Path, account: Address, log: Log) -> None:
         self.folder = folder
         self.log = log
         self.wake = threading.Event()
         self.gate = Gate()
-        self.work = Worker("work", self.wake)
-        self.moves = Worker("moves", self.wake)
+        self.work: Worker[T] = Worker("work", self.wake)
+        self.moves: Worker[T] = Worker("moves", self.wake)
         self.resting = SetAside()
         self.ledger = Ledger(folder, account)
         self.status: dict[str, object] = {}
@@ -343,6 +219,22 @@ class Agent:
             f"{what}: set aside", about=about, reason=str(error), again_in=pause, exc_info=unknown
         )
 
+    def collect(self, take: Callable[[T, object], None]) -> bool:
+        """Hands over what the workers have done, sets aside what they failed in; whether there was anything.
+
+        What cannot become better is left alone for an hour.
+        """
+        outcomes = [outcome for worker in (self.moves, self.work) if (outcome := worker.collect())]
+        for outcome in outcomes:
+            task, error = outcome.task, outcome.error
+            if error is None:
+                take(task, outcome.result)
+            elif not isinstance(error, (Cancelled, Stopped)):
+                hopeless = isinstance(error, (Unaffordable, ProgramError, PlanError))
+                self.set_aside(task.about, task.name, error, HOPELESS if hopeless else None)
+        self.gate.hold(self.moves.busy is not None)
+        return bool(outcomes)
+
     def record(self, events: Sequence[ChainEvent]) -> None:
         """Enters what these events moved into the ledger."""
         for line in self.ledger.record(events):
@@ -362,10 +254,10 @@ class Agent:
         self.moves.close()
 
 
-class StatusCollector:
+class StatusCollector(Collector):
     """Every number in the status as a Prometheus gauge."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent[Any]) -> None:
         self._agent = agent
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -383,7 +275,7 @@ def _numbers(prefix: str, status: Mapping[str, object]) -> Iterator[tuple[str, f
 
 
 @contextmanager
-def metrics(agent: Agent, port: int | None) -> Iterator[None]:
+def metrics(agent: Agent[Any], port: int | None) -> Iterator[None]:
     """Serves the status to Prometheus on ``port`` of this machine, if there is one. Raises ConfigError."""
     if port is None:
         yield
@@ -402,7 +294,7 @@ def metrics(agent: Agent, port: int | None) -> Iterator[None]:
         thread.join()
 
 
-def serve(agent: Agent, turn: Callable[[], bool], *, poll: float, most: float) -> None:
+def serve(agent: Agent[Any], turn: Callable[[], bool], *, poll: float, most: float) -> None:
     """Calls ``turn`` until SIGINT or SIGTERM, and then closes the agent; a second signal ends it at once.
 
     ``turn`` returns whether to look again after ``poll`` seconds; otherwise the pause grows up to ``most``.
@@ -416,7 +308,7 @@ def serve(agent: Agent, turn: Callable[[], bool], *, poll: float, most: float) -
         signal.signal(number, before[number])
         agent.wake.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     pause = poll
     try:
         while not stopped:
