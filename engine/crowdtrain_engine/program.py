@@ -463,22 +463,23 @@ class Program:
         here.
         """
         from crowdtrain_engine.header import Header
+        from crowdtrain_engine.validation import validate_links
 
         r = Reader(data, "program")
-        header = r.raw(r.u32())
-        labels = r.raw(r.u32())
+        leaves = [r.raw(r.u32()), r.raw(r.u32())]
+        known = Header.decode(leaves[0])
+        known.validate()
         nests: list[Nest] = []
         while not r.done:
-            if len(nests) == MAX_VALUES:
-                raise r.error(f"more than {MAX_VALUES} nests")
-            nests.append(Nest.decode(r.raw(r.u32()), f"nest {len(nests)}"))
-        known = Header.decode(header)
+            if len(nests) == known.nests:
+                raise r.error(f"{known.nests} nests are declared, more are there")
+            leaves.append(r.raw(r.u32()))
+            nests.append(Nest.decode(leaves[-1], f"nest {len(nests)}"))
         if known.nests != len(nests):
             raise ProgramError("header", f"{known.nests} nests are declared, {len(nests)} are there")
         program = cls(known.groups, known.state, known.data, tuple(nests), known.next, known.logs)
-        program = replace(program, labels=Labels.decode(labels, program))
-        program.validate()
+        program = replace(program, labels=Labels.decode(leaves[1], program))
+        validate_links(program)
         # the root must be over the very bytes that were given, even where the labels were replaced by numbers
-        leaves = (header, labels, *program.leaves[2:])
-        object.__setattr__(program, "leaves", leaves)
+        object.__setattr__(program, "leaves", tuple(leaves))
         return program

@@ -14,7 +14,7 @@ from crowdtrain_engine import program as p
 from crowdtrain_engine._errors import ProgramError
 from crowdtrain_engine.ops import BY_CODE
 
-__all__ = ["Cost", "cost", "validate_nest", "validate_program"]
+__all__ = ["Cost", "cost", "validate_links", "validate_nest", "validate_program"]
 
 
 def validate_nest(nest: p.Nest, where: str) -> None:
@@ -37,7 +37,7 @@ def validate_nest(nest: p.Nest, where: str) -> None:
     if math.prod(nest.outer) > 256 * p.MAX_WIDE_PAGES and nest.fold_length > p.MAX_WIDE_FOLD:
         raise ProgramError(
             where,
-            f"an output of {math.prod(nest.outer)} words with a fold of {nest.fold_length} is too long to dispute; "
+            f"{math.prod(nest.outer)} words with a fold of {nest.fold_length} make too long a dispute; "
             f"split the fold into two nests of at most {p.MAX_WIDE_FOLD}",
         )
     if not nest.fold and nest.init:
@@ -126,15 +126,27 @@ def validate_program(program: p.Program) -> None:
     """Raises ProgramError, naming the part and the rule, if ``program`` is not valid."""
     program.header.validate()
     for i, nest in enumerate(program.nests):
-        where = f"nest {i} ({program.labels.nests[i]})"
-        nest.validate(where)
+        nest.validate(_where(program, i))
+    validate_links(program)
+
+
+def validate_links(program: p.Program) -> None:
+    """Raises ProgramError unless nests read, and the next state takes, what is there in the shape that it
+    has.
+
+    Header and nests, each judged alone, are valid already.
+    """
+    for i, nest in enumerate(program.nests):
         for read in nest.reads:
-            _check_read(program, read, program.first_nest + i, where)
+            _check_read(program, read, program.first_nest + i, _where(program, i))
     for i, (kind, value) in enumerate(zip(program.state, program.next, strict=True)):
         if program.types[value] != kind:
-            raise ProgramError(
-                "header", f"state {program.labels.state[i]} becomes value {value}, of another type"
-            )
+            name = program.labels.state[i]
+            raise ProgramError("header", f"state {name} becomes value {value}, of another type")
+
+
+def _where(program: p.Program, nest: int) -> str:
+    return f"nest {nest} ({program.labels.nests[nest]})"
 
 
 def _check_read(program: p.Program, read: p.Read, before: int, where: str) -> None:
