@@ -11,15 +11,18 @@ from typing import Protocol
 
 from crowdtrain.actions import Action
 from crowdtrain.agent import Agent
-from crowdtrain.chain import JobId, JobTerms
+from crowdtrain.chain import JobId, JobTerms, Segment, SegmentKey, SegmentState
 from crowdtrain.fakes import FakeChain
 from crowdtrain.folders import open_log
 from crowdtrain.game.sabotage import parse
+from crowdtrain.ledger import worth
 from crowdtrain.runs import Hardware
 from crowdtrain.stores import Store
 from crowdtrain_node.decide import Policy
 from crowdtrain_node.solver import Solver
-from small_jobs import Sample, sample
+from crowdtrain_verifier.decide import Policy as VerifierPolicy
+from crowdtrain_verifier.verifier import Verifier
+from small_jobs import SEGMENTS, Sample, sample
 
 __all__ = ["BUYER", "HARDWARE", "MONEY", "Market", "Process", "run_until"]
 
@@ -79,6 +82,32 @@ class Market:
         self.processes.append(solver)
         return solver
 
+    def verifier(
+        self, name: str, policy: VerifierPolicy | None = None, hardware: Hardware = HARDWARE
+    ) -> Verifier:
+        """Starts a verifier, in the folder of its name."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        log = self._open.enter_context(open_log(folder, name, console=False))
+        verifier = Verifier(folder, log, self.account(name), self.store, policy or VerifierPolicy(), hardware)
+        self.processes.append(verifier)
+        return verifier
+
+    def worth(self, name: str) -> int:
+        """All that an account has: tokens, stake, and what it is owed."""
+        account = self.account(name)
+        return worth(account, account.address)
+
+    def locked(self, name: str) -> int:
+        """Locked stake of an account."""
+        account = self.account(name)
+        return account.stake(account.address)[1]
+
+    def committed(self) -> list[Segment]:
+        """Segments of the job that are committed."""
+        segments = [self.chain.segment(SegmentKey(self.job, i)) for i in range(SEGMENTS)]
+        return [segment for segment in segments if segment.state is SegmentState.COMMITTED]
+
     def close(self) -> None:
         """Ends all processes."""
         for process in self.processes:
@@ -93,9 +122,11 @@ def run_until(
     for _ in range(turns):
         if done():
             return
-        acted = [process.turn() for process in processes]
+        before = chain.head()
+        for process in processes:
+            process.turn()
         if any(process.agent.work.busy or process.agent.moves.busy for process in processes):
             time.sleep(0.005)
-        elif not any(acted):
+        elif chain.head() == before:
             chain.advance(5)
     raise AssertionError(f"not done after {turns} turns")

@@ -72,9 +72,10 @@ class Solver:
 
     def turn(self) -> bool:
         """Looks, decides and acts once; whether to look again soon."""
+        # moves are sent before the chain is looked at, so that none is decided upon twice
+        collected = self.agent.collect(self._take)
         self._seen = self._watch.refresh()
         self.agent.record(self._seen.events)
-        collected = self.agent.collect(self._take)
         self._tidy()
         actions = decide(self._view(), self._policy)
         for action in actions:
@@ -279,21 +280,5 @@ class Solver:
             ],
         }
         if isinstance(working, Execute) and working.key in seen.segments:
-            status |= _progress(self._run(working.key, seen))
+            status |= self._run(working.key, seen).shown
         self.agent.show(**status)
-
-
-def _progress(run: Run) -> dict[str, object]:
-    progress = run.progress
-    return (
-        {}
-        if progress is None
-        else {
-            "job": run.key.job,
-            "segment": run.key.index,
-            "step": progress.step,
-            "steps": progress.steps,
-            "loss": progress.loss,
-            "steps_per_second": progress.rate,
-        }
-    )

@@ -187,6 +187,7 @@ class Agent(Generic[T]):
 
     def __init__(self, folder: Path, account: Address, log: Log) -> None:
         self.folder = folder
+        self.account = account
         self.log = log
         self.wake = threading.Event()
         self.gate = Gate()

@@ -238,6 +238,21 @@ class Run:
         """Whether the whole trace and the output's group roots are known."""
         return bool(self.group_roots)
 
+    @property
+    def shown(self) -> dict[str, object]:
+        """Where the run is, for a status."""
+        progress = self.progress
+        if progress is None:
+            return {}
+        return {
+            "job": self.key.job,
+            "segment": self.key.index,
+            "step": progress.step,
+            "steps": progress.steps,
+            "loss": progress.loss,
+            "steps_per_second": progress.rate,
+        }
+
     def prepare(self, files: JobFiles, segment: SegmentOf) -> None:
         """Fetches the input state, unless it is here. Raises what :meth:`JobFiles.load_input` raises, and
         PlanError if the inputs are no longer those that the run is for."""

@@ -1,0 +1,117 @@
+"""A verifier on a fake chain: cheats are overturned, nobody honest loses, and nothing is challenged blindly.
+
+Every way to cheat is tried on a real chain in tests/e2e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crowdtrain.chain import SegmentKey
+from crowdtrain.game.sabotage import parse
+from crowdtrain.runs import Hardware
+from crowdtrain_engine import Dataset, Program
+from crowdtrain_engine.trace import Machine
+from crowdtrain_verifier.decide import Policy
+from market_days import HARDWARE, MONEY, Market, run_until
+from small_jobs import SEGMENTS
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Iterator[Market]:
+    market = Market(tmp_path)
+    yield market
+    market.close()
+
+
+def settled(market: Market) -> bool:
+    return market.chain.job(market.job).settled == SEGMENTS
+
+
+def overturned(market: Market) -> int:
+    return sum(event.name == "Overturned" for event in market.chain.events(0, market.chain.head()[0]))
+
+
+@pytest.mark.parametrize("mode", ["gradient", "next-state", "trace-ends", "silent-page"])
+def test_a_cheat_is_overturned_and_somebody_else_does_it_again(market: Market, mode: str) -> None:
+    cheat, verifier = market.solver("mallory", sabotage=mode), market.verifier("victor")
+    stake = market.given.job.terms.stake
+    run_until(lambda: overturned(market) > 0, [cheat, verifier], market.chain)
+    honest = market.solver("alice")
+    run_until(lambda: settled(market), [cheat, verifier, honest], market.chain)
+    assert market.worth("mallory") == MONEY - stake * overturned(market)
+    assert market.worth("victor") == MONEY + stake // 2 * overturned(market)
+    assert market.worth("alice") == MONEY + market.given.plan.price
+    assert verifier.agent.ledger.earned == stake // 2 * overturned(market)
+    assert cheat.agent.ledger.lost == stake * overturned(market)
+
+
+def test_right_work_is_not_challenged(market: Market) -> None:
+    solver, verifier = market.solver("alice"), market.verifier("victor")
+    run_until(lambda: settled(market), [solver, verifier], market.chain)
+    assert market.chain.game_count() == 0
+    assert verifier.agent.status["verdicts"] == {"right": SEGMENTS, "wrong": 0, "invalid": 0, "doubtful": 0}
+
+
+def test_two_verifiers_do_not_both_lose_time_and_money(market: Market) -> None:
+    cheat = market.solver("mallory", sabotage="optimizer")
+    first, second = market.verifier("victor"), market.verifier("walter")
+    run_until(lambda: overturned(market) == 1, [cheat, first, second], market.chain)
+    run_until(
+        lambda: market.locked("victor") == market.locked("walter") == 0, [cheat, first, second], market.chain
+    )
+    stake = market.given.job.terms.stake
+    worths = {market.worth("victor"), market.worth("walter")}
+    assert max(worths) >= MONEY + stake // 2
+    assert min(worths) >= MONEY
+
+
+def test_what_cannot_be_fetched_is_not_challenged(market: Market) -> None:
+    solver, verifier = market.solver("mallory", sabotage="gradient"), market.verifier("victor")
+    blobs = market.given.store.blobs
+    run_until(lambda: bool(market.committed()), [solver], market.chain)
+    hidden = dict(blobs)
+    blobs.clear()
+    run_until(lambda: bool(verifier.agent.resting.keys), [verifier], market.chain)
+    assert market.chain.game_count() == 0
+    blobs.update(hidden)
+    verifier.agent.resting.clear("job 1")
+    run_until(lambda: market.chain.game_count() > 0, [verifier], market.chain)
+
+
+class Faulty(Hardware):
+    """A machine that computes wrong words from the third step on."""
+
+    def machine(self, program: Program, data: Dataset, **options: Any) -> Machine:
+        return super().machine(program, data, **{**options, "deviation": parse("garbage:3")})
+
+
+def test_its_own_fault_costs_no_bond(market: Market) -> None:
+    faulty = Faulty(**{field.name: getattr(HARDWARE, field.name) for field in fields(HARDWARE)})
+    solver, verifier = market.solver("alice"), market.verifier("victor", hardware=faulty)
+    run_until(lambda: bool(market.committed()), [solver], market.chain)
+
+    def doubts() -> bool:
+        verdicts = verifier.agent.status.get("verdicts")
+        return isinstance(verdicts, dict) and verdicts["doubtful"] > 0
+
+    run_until(doubts, [verifier], market.chain)
+    assert market.chain.game_count() == 0
+
+
+def test_an_accomplice_cannot_hold_the_verifier_off(market: Market) -> None:
+    """What an accomplice disputes, to give in at the end, is challenged before the window ends."""
+    cheat = market.solver("mallory", sabotage="gradient")
+    run_until(lambda: bool(market.committed()), [cheat], market.chain)
+    accomplice, key = market.account("accomplice"), SegmentKey(market.job, 0)
+    accomplice.deposit(market.given.job.terms.stake)
+    accomplice.challenge(key, market.given.plan.segments[0])
+    verifier = market.verifier("victor", Policy(max_stake=MONEY))
+    run_until(lambda: market.chain.segment(key).games == 2, [cheat, verifier], market.chain)
+    assert market.chain.now() <= market.chain.segment(key).until
+    run_until(lambda: overturned(market) > 0, [cheat, verifier], market.chain)
+    assert market.chain.barred(market.job, cheat.agent.account)

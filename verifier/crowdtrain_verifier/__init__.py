@@ -1,0 +1,1 @@
+"""The verifier: replays what is committed, and challenges what is wrong."""

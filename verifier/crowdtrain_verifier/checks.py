@@ -1,0 +1,111 @@
+"""Judging a commitment: one's own run beside it, and the Referee's arithmetic before any bond is paid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from crowdtrain._errors import PlanError, StoreError
+from crowdtrain.agent import Gate
+from crowdtrain.chain import Game, Segment
+from crowdtrain.game import CHALLENGER_PHASES, Flaw, Move, attack, find_flaw, spot_check, worth_challenging
+from crowdtrain.jobs import JobFiles
+from crowdtrain.runs import Appraisal, Hardware, Run, Unaffordable
+from crowdtrain.watch import ChainView
+from crowdtrain_engine import ProgramError
+from crowdtrain_engine.trace import Replay
+
+from crowdtrain_verifier.decide import Verdict
+
+__all__ = ["Judgement", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, with what a dispute is played from: one's own run, or the flaw of the program."""
+
+    verdict: Verdict
+    why: str
+    replay: Replay | None = None
+    flaw: Flaw | None = None
+
+    def answer(self, game: Game) -> Move | None:
+        """The challenger's next move, or None if there is none."""
+        if self.flaw is not None:
+            return self.flaw.prove(game) if game.phase in CHALLENGER_PHASES else None
+        return None if self.replay is None else attack(game, self.replay)
+
+
+def judge(
+    files: JobFiles,
+    segment: Segment,
+    seen: ChainView,
+    run: Run,
+    hardware: Hardware,
+    gate: Gate,
+    rate: float | None = None,
+) -> Judgement:
+    """Runs the segment, on from the last checkpoint of ``run``, and compares.
+
+    ``rate`` is in steps a second, where it is known of the program. Raises what the store raises,
+    Unaffordable if the replay needs too much, PlanError if the segment's inputs have changed, and
+    ProgramError for a program that is invalid in a way that cannot be proved.
+    """
+    index = segment.key.index
+    try:
+        program = files.program(index)
+    except ProgramError as error:
+        flaw = find_flaw(files.leaves(index))
+        if flaw is None:
+            raise
+        return Judgement(Verdict.INVALID, str(error), flaw=flaw)
+    if not run.complete:
+        _check_cost(Appraisal.of(program, hardware), files, segment, seen, hardware, rate)
+    run.prepare(files, seen.of_job(segment.key.job))
+    run.execute(files, hardware, gate.wait)
+    replay = run.replay(files, hardware, gate.check)
+    if not worth_challenging(replay, segment.solver, segment.group_roots, segment.seal):
+        return Judgement(Verdict.RIGHT, "output and trace are those of one's own run")
+    last = replay.steps - 1
+    wrong = [*spot_check(replay, 0), *spot_check(replay, last), *_disputed(files, segment, replay)]
+    if wrong:
+        return Judgement(Verdict.DOUBTFUL, f"one's own words of nests {sorted(set(wrong))} are wrong")
+    what = "output" if segment.group_roots != run.group_roots else "trace"
+    return Judgement(Verdict.WRONG, f"its {what} is not that of one's own run", replay=replay)
+
+
+def _check_cost(
+    appraisal: Appraisal,
+    files: JobFiles,
+    segment: Segment,
+    seen: ChainView,
+    hardware: Hardware,
+    rate: float | None,
+) -> None:
+    spec = files.spec(segment.key.index)
+    appraisal.check(spec, hardware)
+    needed = spec.steps / rate if rate else spec.steps * appraisal.seconds
+    left = segment.until - seen.now
+    if needed > left and not segment.games:
+        raise Unaffordable(f"its replay takes about {needed:.0f} s, the window ends in {left} s")
+
+
+def _disputed(files: JobFiles, segment: Segment, replay: Replay) -> list[int]:
+    """Nests of the last step whose word, where the solver's output differs first, one's own run has wrong.
+
+    Empty if the solver's output is not to be had, or does not differ.
+    """
+    try:
+        theirs = files.load_output(segment.key.index, segment)
+    except (StoreError, PlanError):
+        return []
+    step, program = replay.step(replay.steps - 1), replay.program
+    for tensor, value in zip(theirs.tensors, program.next, strict=True):
+        ours = step.values[value]
+        differing = np.flatnonzero(tensor.reshape(-1).view(np.uint32) != ours)
+        if differing.size and value >= program.first_nest:
+            word = int(differing[0])
+            fold = program.nests[value - program.first_nest].fold_length
+            right = step.accumulators(value, word, [fold])[0]
+            return [] if right == int(ours[word]) else [value - program.first_nest]
+    return []
