@@ -13,7 +13,16 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["LEARNING_RATE", "WEIGHT_DECAY", "Digits", "accuracy", "load", "network", "sample_order", "train_in_torch"]
+__all__ = [
+    "LEARNING_RATE",
+    "WEIGHT_DECAY",
+    "Digits",
+    "accuracy",
+    "load",
+    "network",
+    "sample_order",
+    "train_in_torch",
+]
 
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
@@ -59,7 +68,8 @@ def sample_order(samples: int, steps: int, batch: int, seed: int = 0) -> NDArray
     rng = np.random.default_rng(seed)
     per_epoch = samples // batch
     epochs = [
-        rng.permutation(samples)[: per_epoch * batch].reshape(per_epoch, batch) for _ in range(-(-steps // per_epoch))
+        rng.permutation(samples)[: per_epoch * batch].reshape(per_epoch, batch)
+        for _ in range(-(-steps // per_epoch))
     ]
     return np.concatenate(epochs)[:steps].astype(np.uint32)
 

@@ -1,0 +1,79 @@
+"""Who takes part in the demo, as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowdtrain._sender import account_of
+from crowdtrain.chain import Address
+
+__all__ = ["CAST", "Person", "running"]
+
+# a parent that is killed cannot end its children; on Linux the kernel does
+_DIE_WITH_PARENT = (
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
+_GRACE = 10.0
+"""seconds that a process may take to end by itself"""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """An account with a name for people; ``command`` is what its process runs, if it has one."""
+
+    name: str
+    key: str
+    command: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> Address:
+        return Address(account_of(self.key).address)
+
+
+CAST = (
+    ("buyer", ()),
+    ("solver Ada", ("solver",)),
+    ("solver Mallory", ("solver", "--sabotage", "gradient:17")),
+    ("verifier Vera", ("verifier",)),
+    ("verifier Viktor", ("verifier",)),
+)
+"""Names, and what each runs. Mallory cheats: one word of one gradient in step 17 of a segment."""
+
+
+@contextmanager
+def running(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
+    """Runs ``crowdtrain`` with these arguments until the block ends; what it prints goes to ``folder/output``.
+
+    The process is in a session of its own, so that Ctrl-C reaches only the one that started it, which then ends
+    its children in order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = [sys.executable, "-m", "crowdtrain.cli", *command]
+    if sys.platform == "linux":
+        whole = [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *whole]
+    with (folder / "output").open("ab") as output:
+        process = subprocess.Popen(
+            whole,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
