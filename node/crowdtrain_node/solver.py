@@ -66,6 +66,7 @@ class Solver:
         self._appraisals: dict[bytes, Appraisal] = {}
         self._prepared: dict[SegmentKey, bytes] = {}
         self._replays: dict[Path, Replay] = {}
+        self._last_run: Run | None = None
         self._seen = ChainView(0, 0, chain.address, 0, 0, 0, 0)
 
     # -------------------------------------------------------------- one turn
@@ -178,6 +179,7 @@ class Solver:
 
     def _execute(self, key: SegmentKey, seen: ChainView) -> Run:
         files, run = self._files(key, seen), self._run(key, seen)
+        self._last_run = run
         run.prepare(files, seen.of_job(key.job))
         state = run.execute(files, self._hardware, self.agent.gate.wait, self._sabotage)
         run.stored(tensors.save_state(self._store, state))
@@ -279,6 +281,6 @@ class Solver:
                 if game.phase is not Phase.OVER
             ],
         }
-        if isinstance(working, Execute) and working.key in seen.segments:
-            status |= self._run(working.key, seen).shown
+        if self._last_run is not None:
+            status["work"] = self._last_run.shown
         self.agent.show(**status)

@@ -213,6 +213,6 @@ class Verifier:
                 for game in self._games()
             ],
         }
-        if isinstance(working, Check) and self._checked is not None:
-            status |= self._run(self._checked).shown
+        if self._checked is not None:
+            status["work"] = self._run(self._checked).shown
         self.agent.show(**status)
