@@ -120,8 +120,8 @@ def _play(view: View, policy: Policy) -> Iterator[Action]:
         left = (game.challenger_left if ours_to_move else game.defender_left) - (chain.now - game.since)
         if own and _attempt_is_gone(view, game):
             yield Close(game.id)
-        elif own and ours_to_move and left >= 0:
-            if _verdict(view, game.key) is not None:
+        elif own and ours_to_move:
+            if left >= 0 and _verdict(view, game.key) is not None:
                 waiting.append((left, game.id))
         elif left < (0 if own else -policy.patience) and (own or policy.tidy):
             yield Timeout(game.id)
