@@ -7,20 +7,18 @@ BadAnswer, or :class:`RpcError` for an error that the node itself reports.
 from __future__ import annotations
 
 import binascii
-import json
 import re
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
-from web3 import Web3
-from web3.exceptions import Web3Exception, Web3RPCError
-from web3.providers.base import JSONBaseProvider
-from web3.types import RPCEndpoint, RPCResponse
+from pydantic_core import from_json
 
 from crowdtrain._errors import BadAnswer, ChainUnavailable, ConfigError
+from crowdtrain._eth import JSONBaseProvider, RPCEndpoint, RPCResponse, Web3, Web3Exception, Web3RPCError
 
 __all__ = ["Block", "Log", "Node", "RpcError", "TransactionReceipt"]
 
@@ -54,15 +52,16 @@ class _Transport(JSONBaseProvider):
         self._name = httpx.URL(url).host
         self._timeout = timeout
         self._client = httpx.Client(timeout=timeout, headers={"Content-Type": "application/json"})
+        weakref.finalize(self, self._client.close)
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """The answer, an object. Raises ChainUnavailable or BadAnswer."""
         body = self.encode_rpc_request(method, params)
         try:
-            answer = json.loads(self._post(body))
+            answer = from_json(self._post(body))
         except httpx.HTTPError as error:
             raise ChainUnavailable(f"no node answers at {self._name}: {error!r}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise BadAnswer(f"{method}: the answer is not JSON") from error
         if not isinstance(answer, dict):
             raise BadAnswer(f"{method}: the answer is not an object")

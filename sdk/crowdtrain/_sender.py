@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from eth_typing import HexStr
 
 from crowdtrain import _abi
 from crowdtrain._errors import BadAnswer, ChainUnavailable, ConfigError, Refused
+from crowdtrain._eth import Account, LocalAccount
 from crowdtrain._rpc import Block, Node, RpcError, TransactionReceipt
 from crowdtrain.chain import Address
 from crowdtrain.journal import Entry, Fate, Journal

@@ -12,12 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
-from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
 
 from crowdtrain import _abi
 from crowdtrain._errors import ChainError, ChainUnavailable, ConfigError
+from crowdtrain._eth import LocalAccount
 from crowdtrain._rpc import Node, RpcError, TransactionReceipt
 from crowdtrain._sender import account_of
 from crowdtrain.chain import Address

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 import fcntl
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import (
     Column,
@@ -93,20 +94,23 @@ class Journal:
         self._path = path
         self._lock = self._exclusive(path) if path else None
         self._engine = _open(path)
+        weakref.finalize(self, _release, self._engine, self._lock)
         try:
             _METADATA.create_all(self._engine)
         except SQLAlchemyError as error:
             raise ConfigError(f"journal {path} cannot be used: {error}") from error
 
-    def _exclusive(self, path: Path) -> Any:
+    def _exclusive(self, path: Path) -> IO[str]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = path.with_name(path.name + ".lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another process uses the journal {path}; give each its own folder") from error
         except OSError as error:
             raise ConfigError(f"journal {path} cannot be used: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise ConfigError(f"another process uses the journal {path}; give each its own folder") from error
         return lock
 
     def add(self, entry: Entry) -> None:
@@ -145,9 +149,7 @@ class Journal:
 
     def close(self) -> None:
         """Lets go of the file."""
-        self._engine.dispose()
-        if self._lock is not None:
-            self._lock.close()
+        _release(self._engine, self._lock)
 
 
 def _open(path: Path | None) -> Engine:
@@ -161,6 +163,12 @@ def _open(path: Path | None) -> Engine:
         connection.execute("PRAGMA synchronous = FULL")
 
     return engine
+
+
+def _release(engine: Engine, lock: IO[str] | None) -> None:
+    engine.dispose()
+    if lock is not None:
+        lock.close()
 
 
 def _entry(row: Any) -> Entry:

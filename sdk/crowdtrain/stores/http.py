@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ class HttpStore(BlobStore):
         self.url = url.rstrip("/")
         self._timeout = timeout
         self._client = httpx.Client(base_url=self.url, timeout=timeout)
+        weakref.finalize(self, self._client.close)
 
     def put(self, blob: bytes | Path) -> str:
         """See :class:`Store`."""
@@ -62,10 +64,6 @@ class HttpStore(BlobStore):
         """See :class:`BlobStore`."""
         wanted = {"Range": f"bytes={start}-{start + length - 1}"}
         return self._bytes(cid, f"/blobs/{cid}", length, wanted)
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._client.close()
 
     def _bytes(self, cid: str, path: str, limit: int, headers: dict[str, str]) -> Iterator[bytes]:
         deadline = time.monotonic() + self._timeout + limit / _SLOWEST
