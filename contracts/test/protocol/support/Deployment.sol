@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {Money} from "../../../devnet/Money.sol";
+import {IDispute} from "../../../interfaces/IDispute.sol";
+import {IMarket} from "../../../interfaces/IMarket.sol";
+import {IReferee} from "../../../interfaces/IReferee.sol";
+import {IStake} from "../../../interfaces/IStake.sol";
+import {Test, Vm} from "../../Test.sol";
+
+/// Cheat codes for deploying what Forge compiled, without importing it.
+interface Artifacts {
+    function computeCreateAddress(address deployer, uint256 nonce) external pure returns (address);
+    function getCode(string calldata artifact) external view returns (bytes memory);
+    function getNonce(address account) external view returns (uint64);
+}
+
+/// All contracts, deployed as on a real chain: each knows the others from its constructor. Tests import interfaces only,
+/// so that they compile in seconds, without the optimizer that the contracts themselves need.
+abstract contract Deployment is Test {
+    address internal constant BURNED = 0x000000000000000000000000000000000000dEaD;
+    Artifacts private constant ARTIFACTS = Artifacts(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    Money internal money;
+    IStake internal stake;
+    IMarket internal market;
+    IDispute internal dispute;
+
+    /// Deploys everything for `money_`; `referee` may be an address without code where no dispute is played.
+    function deploy(Money money_, IReferee referee) internal {
+        money = money_;
+        uint256 nonce = ARTIFACTS.getNonce(address(this));
+        address futureMarket = ARTIFACTS.computeCreateAddress(address(this), nonce + 1);
+        address futureDispute = ARTIFACTS.computeCreateAddress(address(this), nonce + 2);
+        stake = IStake(create("Stake.sol", abi.encode(money_, futureMarket, futureDispute)));
+        market = IMarket(create("Market.sol", abi.encode(money_, stake, futureDispute)));
+        dispute = IDispute(create("Dispute.sol", abi.encode(market, stake, referee)));
+        assertEq(address(market), futureMarket, "predicted address of the Market");
+        assertEq(address(dispute), futureDispute, "predicted address of the Dispute");
+        vm.label(address(stake), "Stake");
+        vm.label(address(market), "Market");
+        vm.label(address(dispute), "Dispute");
+    }
+
+    /// Deploys an artifact; a revert of its constructor is handed on.
+    function create(string memory artifact, bytes memory arguments) internal returns (address created) {
+        bytes memory code = bytes.concat(ARTIFACTS.getCode(artifact), arguments);
+        assembly ("memory-safe") {
+            created := create(0, add(code, 32), mload(code))
+            if iszero(created) {
+                returndatacopy(0, 0, returndatasize())
+                revert(0, returndatasize())
+            }
+        }
+    }
+
+    /// Gives `account` tokens and has it approve both contracts that take them.
+    function fund(address account, uint256 amount) internal {
+        money.mint(account, amount);
+        vm.startPrank(account);
+        money.approve(address(stake), type(uint256).max);
+        money.approve(address(market), type(uint256).max);
+        vm.stopPrank();
+    }
+
+    function deposit(address account, uint256 amount) internal {
+        vm.prank(account);
+        stake.deposit(amount);
+    }
+
+    function free(address account) internal view returns (uint256 amount) {
+        (amount,) = stake.balances(account);
+    }
+
+    function locked(address account) internal view returns (uint256 amount) {
+        (, amount) = stake.balances(account);
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {Money} from "../../../devnet/Money.sol";
+
+/// Keeps a hundredth of every transfer between accounts.
+contract FeeMoney is Money {
+    function _update(address from, address to, uint256 amount) internal override {
+        if (from == address(0) || to == address(0)) return super._update(from, to, amount);
+        super._update(from, address(this), amount / 100);
+        super._update(from, to, amount - amount / 100);
+    }
+}
+
+interface TransferHook {
+    function onTransfer(address from, address to, uint256 amount) external;
+}
+
+/// Calls an account before each of its transfers out and after each transfer to it, as ERC-777 tokens do.
+contract HookMoney is Money {
+    mapping(address account => bool) public hooked;
+
+    function hook() external {
+        hooked[msg.sender] = true;
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        if (hooked[from]) TransferHook(from).onTransfer(from, to, amount);
+        super._update(from, to, amount);
+        if (hooked[to]) TransferHook(to).onTransfer(from, to, amount);
+    }
+}
