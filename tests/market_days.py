@@ -66,19 +66,19 @@ class Market:
             chain.mint(MONEY)
         return chain
 
-    def solver(self, name: str, sabotage: str | None = None, policy: Policy | None = None) -> Solver:
+    def solver(
+        self,
+        name: str,
+        sabotage: str | None = None,
+        policy: Policy | None = None,
+        hardware: Hardware = HARDWARE,
+    ) -> Solver:
         """Starts a solver, in the folder of its name."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        solver = Solver(
-            folder,
-            self._open.enter_context(open_log(folder, name, console=False)),
-            self.account(name),
-            self.store,
-            policy or Policy(),
-            HARDWARE,
-            parse(sabotage) if sabotage else None,
-        )
+        log = self._open.enter_context(open_log(folder, name, console=False))
+        cheat = parse(sabotage) if sabotage else None
+        solver = Solver(folder, log, self.account(name), self.store, policy or Policy(), hardware, cheat)
         self.processes.append(solver)
         return solver
 
@@ -92,6 +92,13 @@ class Market:
         verifier = Verifier(folder, log, self.account(name), self.store, policy or VerifierPolicy(), hardware)
         self.processes.append(verifier)
         return verifier
+
+    def pause(self, process: Process) -> None:
+        """Waits a little for what the process computes, or else lets time pass."""
+        if process.agent.work.busy or process.agent.moves.busy:
+            time.sleep(0.02)
+        else:
+            self.chain.advance(1)
 
     def worth(self, name: str) -> int:
         """All that an account has: tokens, stake, and what it is owed."""
