@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from crowdtrain import _abi
-from crowdtrain._errors import BadAnswer, ChainUnavailable
+from crowdtrain._errors import ChainUnavailable
 from crowdtrain._rpc import Log, Node, RpcError
 from crowdtrain.chain import ChainEvent
 from crowdtrain.deployment import Deployment
@@ -69,7 +69,7 @@ class History:
         """Events of all contracts in blocks ``first … last``, in order."""
         addresses = list(self._addresses.values())
         found: list[ChainEvent] = []
-        for start in range(first, last + 1, SPAN):
+        for start in range(max(first, self._first), last + 1, SPAN):
             logs = self._logs(addresses, [], start, min(start + SPAN - 1, last))
             found += self.decode(logs)
         return found
@@ -79,9 +79,8 @@ class History:
     ) -> ChainEvent:
         """The latest event ``name`` of the Market with these indexed numbers that is accepted.
 
-        ``key`` must say all that the answer depends on: it is kept under it. Raises BadAnswer if there is
-        none.
-        """
+        ``key`` must say all that the answer depends on: it is kept under it. Raises ChainUnavailable if there
+        is none. """
         if key not in self._found:
             wanted: list[str | None] = [
                 f"0x{_abi.contract('Market').topics[name].hex()}",
@@ -93,7 +92,7 @@ class History:
                     _keep(self._found, key, event)
                     break
             else:
-                raise BadAnswer(f"the node has no event {name} that fits {key}")
+                raise ChainUnavailable(f"the node does not show the event {name} that fits {key}; it may lag")
         return self._found[key]
 
     def moves(self, game: int, block: int, block_hash: str) -> tuple[ChainEvent, ...]:
@@ -106,7 +105,7 @@ class History:
                 if part and part[0].name == "Challenged":
                     break
             else:
-                raise BadAnswer(f"the node has no event that begins game {game}")
+                raise ChainUnavailable(f"the node does not show how game {game} began; it may lag")
         else:
             new = self._logs([self._addresses["Dispute"]], [None, _topic(game)], known.block + 1, block)
             events = [*known.events, *self.decode(new)]

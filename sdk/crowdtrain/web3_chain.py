@@ -12,7 +12,7 @@ from crowdtrain_engine import merkle
 from crowdtrain import _abi
 from crowdtrain import _records as records
 from crowdtrain import cid as cids
-from crowdtrain._errors import BadAnswer, ConfigError, Refused
+from crowdtrain._errors import BadAnswer, ChainUnavailable, ConfigError, Refused
 from crowdtrain._history import History
 from crowdtrain._rpc import Node, RpcError
 from crowdtrain._sender import Sender, account_of, refusal
@@ -169,7 +169,9 @@ class Web3Chain:
         positions = [event.fields["position"] for event in history if "position" in event.fields]
         if record.phase is not Phase.OVER and positions and positions[-1] != record.position:
             self._history.forget(game)
-            raise BadAnswer(f"the node's events of game {game} are not those that led to its position")
+            raise ChainUnavailable(
+                f"the node's events of game {game} do not lead to its position; it may lag"
+            )
         return records.shown(record, history)
 
     def events(self, first_block: int, last_block: int) -> list[ChainEvent]:
