@@ -1,0 +1,71 @@
+"""Programs that were lowered from a model, and the way back into the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from crowdtrain_engine import DataError, Program, State
+from crowdtrain_engine.state import Array
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LoweredProgram", "load_into"]
+
+
+@dataclass(frozen=True)
+class LoweredProgram(Program):
+    """A program made by :func:`crowdtrain.lower`, with the state in which training begins."""
+
+    initial: Mapping[str, Mapping[str, Array]] = field(default_factory=dict, repr=False, compare=False)
+
+    def initial_state(self) -> State:
+        """The state before the first step: the model's weights and buffers as they were, moments 0."""
+        return State(self.initial)
+
+
+def load_into(model: torch.nn.Module, state: State) -> None:
+    """Copies the groups ``parameters`` and ``buffers`` of ``state`` into ``model``, in place.
+
+    Raises DataError, and changes nothing, unless names, shapes and types are those of the model (buffers of
+    64-bit integers or booleans come back from 32-bit ones).
+    """
+    import torch
+
+    if "parameters" not in state:
+        raise DataError(f"the state has no group of parameters, it has {', '.join(state)}")
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for group, own in (
+        ("parameters", dict(model.named_parameters())),
+        ("buffers", dict(model.named_buffers())),
+    ):
+        given = state.get(group, {})
+        if set(given) != set(own):
+            missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+            raise DataError(
+                f"{group} of the state and the model differ: missing {missing}, unknown {unknown}"
+            )
+        for name, tensor in own.items():
+            pairs.append((tensor, _as_tensor(f"{group}/{name}", given[name], tensor)))
+    with torch.no_grad():
+        for tensor, values in pairs:
+            tensor.copy_(values)
+
+
+def _as_tensor(name: str, array: Array, like: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    kinds = {
+        torch.float32: np.float32, torch.int32: np.int32, torch.int64: np.int32, torch.bool: np.uint32,
+    }  # fmt: skip
+    kind = kinds.get(like.dtype)
+    if kind is None or array.dtype != kind or array.shape != tuple(like.shape):
+        raise DataError(
+            f"{name}: {array.dtype} {array.shape} in the state, {like.dtype} {tuple(like.shape)} in the model"
+        )
+    return torch.from_numpy(array.astype(np.int64) if array.dtype == np.uint32 else array.copy()).to(
+        like.dtype
+    )

@@ -1,0 +1,344 @@
+"""``crowdtrain.lower``: from a model, a loss and an optimizer to the program of one training step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from crowdtrain_engine import DType, TensorType
+from crowdtrain_engine.state import Array
+from torch.fx import Node
+
+from crowdtrain._training import LoweredProgram
+from crowdtrain.lowering import (
+    elementwise,
+    gathers,
+    losses,
+    normalization,
+    pooling,
+    products,
+    reductions,
+    views,
+)
+from crowdtrain.lowering.builder import Builder
+from crowdtrain.lowering.errors import Place, UnsupportedModel, UnsupportedOperation
+from crowdtrain.lowering.expr import ReadExpr, Word
+from crowdtrain.lowering.index import Index
+from crowdtrain.lowering.table import HINTS, TABLE, CannotLower
+from crowdtrain.lowering.tensor import Tensor, reshape
+from crowdtrain.lowering.trace import Trace, place_of, trace
+from crowdtrain.optim import Optimizer
+
+__all__ = ["ROWS", "lower"]
+
+ROWS = (elementwise, gathers, losses, normalization, pooling, products, reductions, views)
+"""Modules whose rows fill the table."""
+
+_DTYPES = {torch.float32: DType.f32, torch.int64: DType.i32, torch.int32: DType.i32, torch.bool: DType.u32}
+_WIDENED = {torch.float64: torch.float32, torch.int32: torch.int64}
+"""Types of examples that are traced as another: classes, for one, must be int64 in PyTorch."""
+
+_VIEWS = ("aten.alias", "aten.permute", "aten.squeeze", "aten.unsqueeze", "aten.view", "aten._unsafe_view")
+_PRODUCTS = ("aten.mm.default", "aten.bmm.default")
+_IGNORED = ("device", "layout", "memory_format", "non_blocking", "pin_memory")
+_OUTSIDE = 2**32 - 1
+
+
+def lower(
+    model: torch.nn.Module,
+    loss: Callable[[Any, Any], torch.Tensor],
+    *,
+    optimizer: Optimizer,
+    example: tuple[Any, Any],
+) -> LoweredProgram:
+    """The program of one training step of ``model``, as it is now: its mode, weights, frozen parameters.
+
+    ``loss(output, targets)`` gives one float32 number. ``example`` is a batch ``(inputs, targets)`` as one
+    step takes it, tensors or arrays or tuples of them, whose first dimension is the batch; only shapes and
+    types matter. A tuple of inputs becomes the model's positional arguments.
+
+    State: groups ``parameters``, ``buffers`` (if any), one for each of the optimizer's slots, ``counters``
+    (``step``, ``loss`` of the last step, the optimizer's own) and ``constants`` (tensors that the code holds,
+    if any). 64-bit integers become 32-bit ones, booleans u32. Log: ``loss``. Data: ``inputs``, ``targets``
+    (``inputs.0`` and so on where there are several) and ``order``, [steps, batch]: step t reads the samples
+    ``order[t]``. The program is open in the number of samples and steps; a step beyond the rows of ``order``
+    would read words 0, so executing code refuses it.
+
+    Raises UnsupportedOperation for an operation that has no lowering, DataDependent for Python control flow
+    on tensor values, UnsupportedModel for parameters, examples or a loss that no program can hold.
+    """
+    parameters = {
+        name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in model.named_parameters()
+    }
+    buffers = {name: _checked(f"buffer {name}", t, tuple(_DTYPES)) for name, t in model.named_buffers()}
+    inputs, targets = (
+        _tensors(what, part) for what, part in zip(("inputs", "targets"), example, strict=True)
+    )
+    batches = {tensor.shape[:1] for tensor in (*inputs, *targets)}
+    if not inputs or len(batches) != 1 or () in batches:
+        shapes = [tuple(tensor.shape) for tensor in (*inputs, *targets)]
+        raise UnsupportedModel(
+            f"inputs and targets need one first dimension, the batch; the example has {shapes}"
+        )
+    shaped = targets if isinstance(example[1], tuple | list) else targets[0]
+    traced = trace(model, loss, parameters, buffers, inputs, shaped)
+    return _Lowering(traced, optimizer, parameters, buffers).program(
+        _named(inputs, "inputs"), _named(targets, "targets")
+    )
+
+
+def _checked(what: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype]) -> torch.Tensor:
+    if tensor.dtype not in allowed:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+        raise UnsupportedModel(f"{what} is {tensor.dtype}, it must be {names}")
+    if tensor.numel() == 0:
+        raise UnsupportedModel(f"{what} has no elements: its shape is {tuple(tensor.shape)}")
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        raise UnsupportedModel(
+            f"{what} must be a dense tensor with values, it is {tensor.layout} on {tensor.device}"
+        )
+    return tensor
+
+
+def _tensors(what: str, part: Any) -> tuple[torch.Tensor, ...]:
+    result = []
+    for value in part if isinstance(part, tuple | list) else (part,):
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UnsupportedModel(f"{what} of the example must be tensors or arrays: {error}") from error
+        wide = _WIDENED.get(tensor.dtype, tensor.dtype)
+        result.append(_checked(what, tensor.detach().to(wide), (torch.float32, torch.int64)))
+    return tuple(result)
+
+
+def _named(tensors: Sequence[torch.Tensor], what: str) -> dict[str, torch.Tensor]:
+    return {what if len(tensors) == 1 else f"{what}.{i}": tensor for i, tensor in enumerate(tensors)}
+
+
+def _type(tensor: torch.Tensor) -> TensorType:
+    return TensorType(_DTYPES[tensor.dtype], tuple(tensor.shape))
+
+
+def _array(what: str, tensor: torch.Tensor) -> Array:
+    kind = _DTYPES[tensor.dtype].numpy
+    values = tensor.detach().cpu().numpy()
+    if values.dtype == np.int64 and values.size and not (values.min() >= -(2**31) and values.max() < 2**31):
+        raise UnsupportedModel(f"{what} holds integers beyond 32 bits")
+    return np.array(values, dtype=kind, order="C")
+
+
+class _Lowering:
+    """One traced step on its way to a program."""
+
+    def __init__(
+        self,
+        traced: Trace,
+        optimizer: Optimizer,
+        parameters: Mapping[str, torch.Tensor],
+        buffers: Mapping[str, torch.Tensor],
+    ) -> None:
+        self._b = Builder()
+        self._trace = traced
+        self._optimizer = optimizer
+        self._parameters = parameters
+        self._buffers = buffers
+        self._initial: dict[str, dict[str, Array]] = {}
+        self._state: dict[str, dict[str, Tensor]] = {}
+        self._env: dict[Node, Any] = {}
+        nodes = list(traced.graph.graph.nodes)
+        self._places_in = [node for node in nodes if node.op == "placeholder"]
+        self._constants = [node for node in nodes if node.op == "get_attr"]
+        ((self._loss, self._gradients),) = nodes[-1].args
+        self._roles = self._find_roles()
+
+    def program(
+        self, inputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
+    ) -> LoweredProgram:
+        """The program for a batch of these inputs and targets."""
+        b = self._b
+        self._declare()
+        batch = self._batch({**inputs, **targets})
+        state = {**self._state["parameters"], **self._state.get("buffers", {})}
+        self._env.update(zip(self._places_in, (*state.values(), *batch), strict=True))
+        for node, tensor in zip(self._constants, self._state.get("constants", {}).values(), strict=True):
+            self._env[node] = tensor
+        for node in self._trace.graph.graph.nodes:
+            if node.op == "call_function":
+                self._call(node)
+        counters = self._state["counters"]
+        loss = b.stored(reshape(self._env[self._loss], ()))
+        b.next(counters["loss"], loss)
+        b.log("loss", loss)
+        self._update()
+        finished = b.finish()
+        return LoweredProgram(
+            finished.groups,
+            finished.state,
+            finished.data,
+            finished.nests,
+            finished.next,
+            finished.logs,
+            finished.labels,
+            self._initial,
+        )
+
+    def _declare(self) -> None:
+        """All state tensors, group after group, with their first values."""
+        for name, tensor in self._parameters.items():
+            self._add("parameters", name, _type(tensor), _array(name, tensor))
+        for name, tensor in self._buffers.items():
+            self._add("buffers", name, _type(tensor), _array(name, tensor))
+        for slot in self._optimizer.slots:
+            for name, gradient in zip(self._trace.trained, self._gradients, strict=True):
+                if gradient is not None:
+                    self._add(slot, name, _type(self._parameters[name]))
+        self._add("counters", "step", TensorType(DType.u32, ()))
+        for name in ("loss", *self._optimizer.counters):
+            self._add("counters", name, TensorType(DType.f32, ()))
+        for node in self._constants:
+            tensor = getattr(self._trace.graph, str(node.target))
+            if tensor.dtype not in _DTYPES:
+                raise UnsupportedOperation("a constant tensor", place_of(node), f"of type {tensor.dtype}")
+            checked = _checked(f"constant {node.target}", tensor, tuple(_DTYPES))
+            self._add("constants", str(node.target), _type(checked), _array(str(node.target), checked))
+
+    def _add(self, group: str, name: str, kind: TensorType, values: Array | None = None) -> None:
+        self._state.setdefault(group, {})[name] = self._b.state(group, name, kind)
+        zeros = np.zeros(kind.shape, kind.dtype.numpy)
+        self._initial.setdefault(group, {})[name] = zeros if values is None else values
+
+    def _batch(self, examples: Mapping[str, torch.Tensor]) -> list[Tensor]:
+        """The samples of this step: ``order[step]`` names them, and each data tensor is read there."""
+        b, step = self._b, self._state["counters"]["step"]
+        types = {name: _type(tensor) for name, tensor in examples.items()}
+        data = {
+            name: b.data(name, TensorType(kind.dtype, (0, *kind.shape[1:]))) for name, kind in types.items()
+        }
+        size = next(iter(types.values())).shape[0]
+        order = b.data("order", TensorType(DType.u32, (0, size)))
+
+        def rows(tensor: Tensor) -> Callable[..., ReadExpr]:
+            def row(n: Index, *i: Index) -> ReadExpr:
+                sample = ReadExpr(
+                    DType.u32, b.value(order), order.shape, (Index.of(Word(step[()])), n), _OUTSIDE
+                )
+                return ReadExpr(tensor.dtype, b.value(tensor), tensor.shape, (Index.of(Word(sample)), *i))
+
+            return row
+
+        with b.label("batch"):
+            return [b.map(types[name].shape, rows(tensor), name) for name, tensor in data.items()]
+
+    def _call(self, node: Node) -> None:
+        """Lowers one operation; its result is stored if it takes work and is used more than once."""
+        if node.target is operator.getitem:
+            source, number = node.args
+            assert isinstance(source, Node)
+            result = self._env[source][number]
+        elif str(node.target) == "aten.copy_.default":
+            self._assign(node)
+            return
+        else:
+            result = self._lowered(node)
+        self._env[node] = result
+        if isinstance(result, Tensor) and len(node.users) > 1:
+            self._b.settle(result)
+
+    def _assign(self, node: Node) -> None:
+        """A buffer gets a new value."""
+        target, value = node.args
+        assert isinstance(target, Node)
+        assert isinstance(value, Node)
+        state = self._env[target]
+        if target not in self._places_in or not self._b.is_state(state):
+            raise UnsupportedOperation("aten.copy_", place_of(node), "writes to something that is no buffer")
+        with self._labels(node):
+            self._b.next(state, self._env[value])
+
+    def _labels(self, node: Node) -> Any:
+        place = place_of(node)
+        role = self._roles.get(node, "")
+        if not role and place.backward and str(node.target) in _PRODUCTS:
+            role = "input gradient"
+        return self._b.label(place.module or "model", role, " (backward)" if place.backward else "")
+
+    def _lowered(self, node: Node) -> Any:
+        name, place = str(node.target), place_of(node)
+        row = TABLE.get(name)
+        if row is None:
+            raise UnsupportedOperation(name, place, hint=HINTS.get(name.rpartition(".")[0], ""))
+        expected = node.meta["val"]
+        for value in expected if isinstance(expected, list | tuple) else [expected]:
+            if isinstance(value, torch.Tensor) and value.dtype not in _DTYPES:
+                raise UnsupportedOperation(
+                    name, place, f"its result is {value.dtype}", "Use float32 or int64."
+                )
+        with self._labels(node):
+            try:
+                arguments = [self._argument(value) for value in node.args]
+                options = {k: self._argument(v) for k, v in node.kwargs.items() if k not in _IGNORED}
+                result = row(self._b, *arguments, **options)
+            except CannotLower as error:
+                raise UnsupportedOperation(name, place, error.why, error.hint) from error
+        _compare(result, expected, name, place)
+        return result
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            return self._env[value]
+        if isinstance(value, list | tuple):
+            return [self._argument(item) for item in value]
+        if isinstance(value, torch.dtype):
+            if value not in _DTYPES:
+                raise CannotLower(f"it converts to {value}", "Use float32 or int64.")
+            return _DTYPES[value]
+        return value
+
+    def _find_roles(self) -> dict[Node, str]:
+        """What is said of the operations that give the gradients of parameters: "weight gradient"."""
+        roles = {}
+        for name, gradient in zip(self._trace.trained, self._gradients, strict=True):
+            node = gradient
+            while isinstance(node, Node) and str(node.target).rpartition(".")[0] in _VIEWS:
+                node = node.args[0]
+            if isinstance(node, Node) and isinstance(node.meta.get("val"), torch.Tensor):
+                roles[node] = f"{name.rpartition('.')[2]} gradient"
+        return roles
+
+    def _update(self) -> None:
+        """The optimizer's nests: counters, then each parameter with its slots."""
+        b, counters = self._b, self._state["counters"]
+        with b.label("counters"):
+            b.next(counters["step"], b.pointwise(lambda s: s + 1, counters["step"], what="step"))
+        with b.label("optimizer"):
+            counted = self._optimizer.count(b, counters)
+        for name in self._optimizer.counters:
+            b.next(counters[name], counted[name])
+        for name, node in zip(self._trace.trained, self._gradients, strict=True):
+            if node is None:
+                continue
+            parameter = self._state["parameters"][name]
+            gradient = self._env[node]
+            b.unsplit(b.settle(gradient), range(len(gradient.shape)))
+            with b.label(f"optimizer: {name}"):
+                slots = {slot: self._state[slot][name] for slot in self._optimizer.slots}
+                moved, new = self._optimizer.update(b, parameter, gradient, slots, counted)
+                b.next(parameter, moved)
+            for slot, tensor in new.items():
+                b.next(slots[slot], tensor)
+
+
+def _compare(result: Any, expected: Any, name: str, place: Place) -> None:
+    """A row must give the shapes that PyTorch gives."""
+    pairs = (
+        zip(result, expected, strict=True) if isinstance(expected, list | tuple) else ((result, expected),)
+    )
+    for ours, theirs in pairs:
+        if ours is not None and isinstance(theirs, torch.Tensor) and ours.type != _type(theirs):
+            raise UnsupportedOperation(
+                name, place, f"its lowering gives {ours.type}, PyTorch {_type(theirs)}"
+            )

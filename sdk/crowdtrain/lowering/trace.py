@@ -1,0 +1,228 @@
+"""From a module and a loss to a graph of ATen operations: forward, loss and gradients, without mutation.
+
+Every node of the graph knows its place: the module and the user's source line that it comes from, or is the
+gradient of. Two passes: the first runs the model on fake tensors and records what autograd does, the second
+takes out in-place operations (torch.func.functionalize).
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from types import FrameType
+from typing import Any
+
+import torch
+from torch._decomp import core_aten_decompositions
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import GraphModule, Interpreter, Node, traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from crowdtrain.lowering.errors import DataDependent, Place, UnsupportedModel, UnsupportedOperation
+
+__all__ = ["Trace", "place_of", "trace"]
+
+Tensors = Mapping[str, torch.Tensor]
+
+_HIDDEN = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
+"""Folders whose frames are not the user's."""
+
+_LINE = 120
+"""Characters of a source line that are shown."""
+
+_WHOLE = (
+    "_log_softmax_backward_data", "_softmax_backward_data", "native_batch_norm_backward",
+    "nll_loss2d_backward",
+    "nll_loss2d_forward", "nll_loss_backward", "nll_loss_forward", "threshold_backward",
+)  # fmt: skip
+"""Operations with a lowering of their own, though PyTorch could take them apart."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A training step as a graph. Placeholders: parameters, buffers, inputs, targets. Outputs: the loss, then
+    the gradient (or None) of each parameter in ``trained``. A buffer that changes is the target of
+    ``aten.copy_``.
+    """
+
+    graph: GraphModule
+    trained: tuple[str, ...]
+
+
+def trace(
+    model: torch.nn.Module,
+    loss: Callable[[Any, Any], torch.Tensor],
+    parameters: Tensors,
+    buffers: Tensors,
+    inputs: Sequence[torch.Tensor],
+    targets: Any,
+) -> Trace:
+    """Traces one step of ``model`` in its present mode on tensors of these shapes and types.
+
+    ``targets`` is what ``loss`` takes as its second argument: a tensor or a tuple of tensors. Raises
+    UnsupportedModel if the loss is not one f32 number that depends on a parameter, DataDependent if Python
+    reads a tensor's values.
+    """
+    trained = tuple(name for name, tensor in parameters.items() if tensor.requires_grad)
+    places = _Places(model)
+    names = (*parameters, *buffers)
+    leaves, form = tree_flatten(targets)
+
+    def step(*tensors: torch.Tensor) -> Any:
+        state = dict(zip(names, tensors, strict=False))
+        rest = tensors[len(names) :]
+        with places:
+            output = torch.func.functional_call(model, state, rest[: len(inputs)])
+            places.in_loss = True
+            value = loss(output, tree_unflatten(rest[len(inputs) :], form))
+        _check_loss(value)
+        return value, torch.autograd.grad(value, [state[name] for name in trained], allow_unused=True)
+
+    tensors = (*parameters.values(), *buffers.values(), *inputs, *leaves)
+    with traceback.preserve_node_meta():
+        graph = _make_graph(step, tensors)
+        _check_shapes(graph)
+        graph = _make_graph(torch.func.functionalize(_Replay(graph).run), tensors)
+    graph.graph.eliminate_dead_code()
+    return Trace(graph, trained)
+
+
+def place_of(node: Node) -> Place:
+    """Where a node of a traced graph comes from."""
+    place = node.meta.get("custom", {}).get("place")
+    return place if isinstance(place, Place) else Place()
+
+
+def _make_graph(function: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> GraphModule:
+    trace_it = make_fx(
+        function, decomposition_table=_decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True
+    )
+    return trace_it(*tensors)
+
+
+@cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    table = dict(core_aten_decompositions())
+    for name in _WHOLE:
+        for overload in getattr(torch.ops.aten, name).overloads():
+            table.pop(getattr(getattr(torch.ops.aten, name), overload), None)
+    table[torch.ops.aten.native_batch_norm.default] = _batch_norm
+    return table
+
+
+def _batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Any:
+    """The form of batch norm whose signature says that it changes the running statistics."""
+    legit = torch.ops.aten._native_batch_norm_legit
+    if mean is None:
+        return legit.no_stats(x, weight, bias, training, momentum, eps)
+    return legit.default(x, weight, bias, mean, var, training, momentum, eps)
+
+
+def _check_loss(value: Any) -> None:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.dtype is not torch.float32:
+        what = (
+            f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        )
+        raise UnsupportedModel(
+            f"the loss must be one float32 number, it is {what}; reduce it, for example by its mean"
+        )
+    if not value.requires_grad:
+        raise UnsupportedModel(
+            "the loss depends on no parameter that requires a gradient, so there is nothing to train"
+        )
+
+
+def _check_shapes(graph: GraphModule) -> None:
+    for node in graph.graph.nodes:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, list | tuple) else [values]:
+            sizes = value.shape if isinstance(value, torch.Tensor) else ()
+            if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+                raise DataDependent(place_of(node), f"{node.target} reads a tensor's value")
+            if not all(isinstance(size, int) for size in sizes):
+                raise UnsupportedOperation(
+                    str(node.target),
+                    place_of(node),
+                    "the shape of its result depends on values",
+                    "Keep shapes fixed: torch.where or a product with a mask instead of a selection.",
+                )
+
+
+class _Replay(Interpreter):
+    """Runs a graph so that nodes traced from it inherit the places of its own."""
+
+    def run_node(self, n: Node) -> Any:
+        with traceback.annotate({"place": place_of(n)}):
+            return super().run_node(n)
+
+
+_VALUE_READS = frozenset(
+    (
+        torch.Tensor.__bool__,
+        torch.Tensor.__float__,
+        torch.Tensor.__index__,
+        torch.Tensor.__int__,
+        torch.Tensor.item,
+        torch.Tensor.numpy,
+        torch.Tensor.tolist,
+    )
+)
+
+
+class _Places(TorchFunctionMode):
+    """Notes for every operation, and for its gradient, the module and the user's line that call it."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.in_loss = False
+        self._modules = {id(module): name for name, module in model.named_modules()}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        place = self._here()
+        if func in _VALUE_READS and isinstance(args[0], FakeTensor) and args[0].constant is None:
+            name = getattr(func, "__name__", str(func))
+            raise DataDependent(place, f"{name} reads the values of a tensor")
+        with traceback.annotate({"place": place}):
+            result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                _mark(tensor.grad_fn, replace(place, backward=True))
+        return result
+
+    def _here(self) -> Place:
+        module, source = "loss" if self.in_loss else None, ""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and (module is None or not source):
+            if module is None:
+                module = self._modules.get(id(frame.f_locals.get("self")))
+            path = frame.f_code.co_filename
+            if not source and not path.startswith(_HIDDEN):
+                line = linecache.getline(path, frame.f_lineno).strip()
+                source = f"{path}:{frame.f_lineno}: {line[:_LINE]}" if line else f"{path}:{frame.f_lineno}"
+            frame = frame.f_back
+        return Place(module or "", source)
+
+
+def _mark(function: Any, place: Place) -> None:
+    """Lets the gradient of everything behind ``function`` that has no place yet be traced at ``place``."""
+    todo = [function]
+    while todo:
+        function = todo.pop()
+        if function is not None and "crowdtrain" not in function.metadata:
+            function.metadata["crowdtrain"] = True
+            function.register_prehook(lambda _, place=place: _enter(place))
+            todo += [following for following, _ in function.next_functions]
+
+
+def _enter(place: Place) -> None:
+    traceback.current_meta["custom"] = {"place": place}

@@ -1,0 +1,168 @@
+"""Runs a lowered operation or model beside PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import crowdtrain.optim
+import numpy as np
+import torch
+from crowdtrain._training import LoweredProgram
+from crowdtrain.lowering import lower
+from crowdtrain_engine import Dataset, Program, State, execute
+from crowdtrain_engine.state import Array
+
+Op = Callable[..., torch.Tensor]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def floats(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> torch.Tensor:
+    return torch.from_numpy(rng(seed).uniform(low, high, shape).astype(np.float32))
+
+
+def integers(*shape: int, below: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(rng(seed).integers(0, below, shape))
+
+
+class Operation(torch.nn.Module):
+    """An operation of parameters and fixed tensors; it keeps its result in a buffer."""
+
+    def __init__(
+        self, op: Op, tensors: Sequence[torch.Tensor], shape: Sequence[int], dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.op = op
+        self.fixed: list[str | int] = []
+        self.weights = torch.nn.ParameterList()
+        for i, tensor in enumerate(tensors):
+            if tensor.is_floating_point():
+                self.fixed.append(len(self.weights))
+                self.weights.append(torch.nn.Parameter(tensor.clone()))
+            else:
+                self.register_buffer(f"fixed{i}", tensor.clone())
+                self.fixed.append(f"fixed{i}")
+        self.register_buffer("result", torch.zeros(tuple(shape), dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        arguments = [self.weights[i] if isinstance(i, int) else getattr(self, i) for i in self.fixed]
+        result = self.op(*arguments)
+        self.result.copy_(result.detach())
+        return result
+
+
+def weighted(output: torch.Tensor, _: Any) -> torch.Tensor:
+    """A loss in which every element of the output counts differently."""
+    if not output.is_floating_point():
+        output = output.to(torch.float32)
+    n = output.numel()
+    return (output.reshape(-1) * torch.linspace(0.5, 1.5, n)).sum()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    program: LoweredProgram
+    result: Array
+    gradients: list[Array]
+
+
+def run(op: Op, *tensors: torch.Tensor, loss: Op = weighted) -> tuple[Outcome, Outcome]:
+    """The operation lowered, and in PyTorch: results, and gradients of the floating-point tensors."""
+    expected = op(*tensors)
+    model = Operation(op, tensors, expected.shape, expected.dtype)
+    if not expected.requires_grad and not any(t.is_floating_point() for t in tensors):
+        raise ValueError("nothing to differentiate")
+    program = lower(model, loss, optimizer=crowdtrain.optim.SGD(lr=1.0), example=(torch.zeros(1, 1), ()))
+    before = program.initial_state()
+    after, _ = execute(program, before, nothing(1), steps=1, backend="reference")
+    ours = [before["parameters"][name] - after["parameters"][name] for name in before["parameters"]]
+    loss(model(torch.zeros(1, 1)), ()).backward()
+    theirs = [zero(p.grad, p).numpy() for p in model.parameters()]
+    result = after["buffers"]["result"]
+    return Outcome(program, result, ours), Outcome(program, model.result.numpy(), theirs)
+
+
+def zero(gradient: torch.Tensor | None, parameter: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+def nothing(steps: int) -> Dataset:
+    """Data for models that read none."""
+    return Dataset(np.zeros((1, 1), np.float32), order=np.zeros((steps, 1), np.int64))
+
+
+def check(op: Op, *tensors: torch.Tensor, tolerance: float = 1e-5, loss: Op = weighted) -> Program:
+    """Asserts that lowered and PyTorch's results and gradients agree; the program, which is valid."""
+    ours, theirs = run(op, *tensors, loss=loss)
+    np.testing.assert_allclose(
+        ours.result.astype(np.float64), theirs.result.astype(np.float64), rtol=tolerance, atol=tolerance
+    )
+    assert len(ours.gradients) == len(theirs.gradients)
+    for mine, other in zip(ours.gradients, theirs.gradients, strict=True):
+        scale = max(1.0, float(np.abs(other).max()))
+        np.testing.assert_allclose(mine, other, rtol=tolerance, atol=tolerance * scale)
+    ours.program.bind(nothing(1).rows).validate()
+    return ours.program
+
+
+def check_module(module: torch.nn.Module, *tensors: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """As :func:`check` for one call of a module with parameters and buffers; the buffers must agree too."""
+    tensors = tuple(tensor.clone() for tensor in tensors)
+
+    class Around(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = copy.deepcopy(module)
+            self.inputs = torch.nn.ParameterList(tensors)
+
+        def forward(self, _: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.inner(*self.inputs)
+            return result
+
+    model = Around().train(module.training)
+    program = lower(model, weighted, optimizer=crowdtrain.optim.SGD(lr=1.0), example=(torch.zeros(1, 1), ()))
+    before = program.initial_state()
+    after, logs = execute(program, before, nothing(1), steps=1, backend="reference")
+    value = weighted(model(torch.zeros(1, 1)), ())
+    value.backward()
+    np.testing.assert_allclose(logs["loss"][0], value.item(), rtol=tolerance)
+    for name, parameter in model.named_parameters():
+        mine = before["parameters"][name] - after["parameters"][name]
+        np.testing.assert_allclose(
+            mine, zero(parameter.grad, parameter).numpy(), rtol=tolerance, atol=tolerance, err_msg=name
+        )
+    for name, buffer in model.named_buffers():
+        np.testing.assert_allclose(after["buffers"][name], buffer.numpy(), rtol=tolerance, err_msg=name)
+
+
+def train_both(
+    model: torch.nn.Module,
+    loss: Op,
+    optimizer: crowdtrain.optim.Optimizer,
+    torch_optimizer: Callable[[Any], torch.optim.Optimizer],
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    steps: int,
+    batch: int,
+    backend: str = "reference",
+) -> tuple[LoweredProgram, State, Array, Array]:
+    """Trains ``model`` lowered, and then itself eagerly, on the same batches: losses of both."""
+    order = np.stack([rng(step).permutation(len(inputs))[:batch] for step in range(steps)])
+    program = lower(model, loss, optimizer=optimizer, example=(inputs[:batch], targets[:batch]))
+    data = Dataset(inputs.numpy(), targets.numpy(), order=order)
+    state, logs = execute(program, program.initial_state(), data, steps=steps, backend=backend)
+    eager = torch_optimizer(model.parameters())
+    losses = []
+    for rows in order:
+        eager.zero_grad()
+        value = loss(model(inputs[rows]), targets[rows])
+        value.backward()
+        eager.step()
+        losses.append(value.item())
+    return program, state, logs["loss"], np.array(losses)

@@ -1,0 +1,205 @@
+"""Lowered models train as PyTorch trains them: same weights, same batches, same losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import crowdtrain.optim as ours
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lowering_support import floats, integers, train_both
+from torch import nn
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class ConvNet(nn.Module):
+    """Convolutions, batch norm, both poolings, a linear head after flattening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6 * 2 * 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
+        x = F.avg_pool2d(F.relu(self.bn2(self.conv2(x))), 1)
+        result: torch.Tensor = self.head(x.flatten(1))
+        return result
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+OPTIMIZERS: dict[str, tuple[ours.Optimizer, Callable[[Any], torch.optim.Optimizer]]] = {
+    "sgd": (ours.SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    "momentum": (
+        ours.SGD(lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-2),
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-2),
+    ),
+    "nesterov": (
+        ours.SGD(lr=0.05, momentum=0.9, nesterov=True),
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    ),
+    "adam": (
+        ours.Adam(lr=1e-2, weight_decay=1e-2),
+        lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=1e-2),
+    ),
+    "amsgrad": (ours.Adam(lr=1e-2, amsgrad=True), lambda p: torch.optim.Adam(p, lr=1e-2, amsgrad=True)),
+    "adamw": (
+        ours.AdamW(lr=1e-2, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_mlp_follows_each_optimizer(name: str) -> None:
+    torch.manual_seed(1)
+    optimizer, eager = OPTIMIZERS[name]
+    inputs, targets = floats(40, 6), integers(40, below=3)
+    model = mlp()
+    _, state, losses, expected = train_both(
+        model, F.cross_entropy, optimizer, eager, inputs, targets, steps=100, batch=8
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    for key, parameter in model.named_parameters():
+        np.testing.assert_allclose(state["parameters"][key], parameter.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("kind", [ours.SGD, ours.Adam, ours.AdamW])
+def test_maximizing(kind: Any, maximize: bool) -> None:
+    torch.manual_seed(1)
+    eager = getattr(torch.optim, kind.__name__)
+    _, _, losses, expected = train_both(
+        nn.Linear(6, 2),
+        lambda o, y: -F.mse_loss(o, y) if maximize else F.mse_loss(o, y),
+        kind(lr=0.01, weight_decay=0.1, maximize=maximize),
+        lambda p: eager(p, lr=0.01, weight_decay=0.1, maximize=maximize),
+        floats(20, 6),
+        floats(20, 2, seed=1),
+        steps=20,
+        batch=5,
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_convolutional_network_with_batch_norm() -> None:
+    torch.manual_seed(2)
+    model = ConvNet()
+    program, state, losses, expected = train_both(
+        model,
+        F.cross_entropy,
+        ours.AdamW(lr=5e-3),
+        lambda p: torch.optim.AdamW(p, lr=5e-3),
+        floats(24, 1, 8, 8),
+        integers(24, below=3),
+        steps=20,
+        batch=6,
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert len(program.state) + len(program.nests) <= 250
+    for key, buffer in model.named_buffers():
+        if "running_var" in key or "num_batches" in key:
+            np.testing.assert_allclose(state["buffers"][key], buffer.numpy(), rtol=1e-3, err_msg=key)
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.smooth_l1_loss])
+def test_regression_with_frozen_shared_and_unused_parameters(loss: Loss) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 5)
+            self.b = nn.Linear(5, 5)
+            self.b.weight = self.a.weight
+            self.unused = nn.Linear(3, 3)
+            self.frozen = nn.Linear(5, 2)
+            self.frozen.weight.requires_grad_(False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.frozen(torch.tanh(self.b(self.a(x))) + self.a(x))
+            return result
+
+    torch.manual_seed(3)
+    model = Tied()
+    before = {name: tensor.detach().clone().numpy() for name, tensor in model.named_parameters()}
+    _, state, losses, expected = train_both(
+        model,
+        loss,
+        ours.Adam(lr=1e-2),
+        lambda p: torch.optim.Adam(p, lr=1e-2),
+        floats(30, 5),
+        floats(30, 2, seed=1),
+        steps=30,
+        batch=10,
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert set(state["first_moment"]) == {"a.weight", "a.bias", "b.bias", "frozen.bias"}
+    for name in ("unused.weight", "unused.bias", "frozen.weight"):
+        np.testing.assert_array_equal(state["parameters"][name], before[name])
+
+
+def test_evaluation_mode_uses_running_statistics() -> None:
+    torch.manual_seed(4)
+    model = ConvNet().eval()
+    model.bn1.running_mean.uniform_(-0.5, 0.5)
+    model.bn2.running_var.uniform_(0.5, 2)
+    _, state, losses, expected = train_both(
+        model,
+        F.cross_entropy,
+        ours.SGD(lr=0.05),
+        lambda p: torch.optim.SGD(p, lr=0.05),
+        floats(12, 1, 8, 8),
+        integers(12, below=3),
+        steps=5,
+        batch=4,
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    np.testing.assert_array_equal(state["buffers"]["bn1.running_mean"], model.bn1.running_mean.numpy())
+
+
+def test_several_inputs_and_targets_and_integers() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(7, 4)
+            self.linear = nn.Linear(4, 3)
+            self.register_buffer("mask", torch.tensor([True, False, True, True]))
+
+        def forward(self, x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.linear(torch.where(self.mask, x, self.table(words).mean(1)))
+            return result
+
+    def loss(output: torch.Tensor, targets: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        classes, weights = targets
+        return (F.cross_entropy(output, classes, reduction="none") * weights).mean()
+
+    import crowdtrain.lowering
+    from crowdtrain_engine import Dataset, execute
+
+    torch.manual_seed(5)
+    model = Mixed()
+    inputs, targets = (floats(9, 4), integers(9, 2, below=7)), (integers(9, below=3), floats(9, low=0))
+    program = crowdtrain.lowering.lower(
+        model, loss, optimizer=ours.SGD(lr=0.1),
+        example=(tuple(t[:3] for t in inputs), tuple(t[:3] for t in targets)),
+    )  # fmt: skip
+    assert program.labels.data == ("inputs.0", "inputs.1", "targets.0", "targets.1", "order")
+    order = np.array([[0, 1, 2], [5, 3, 8], [4, 4, 6]])
+    data = Dataset(tuple(t.numpy() for t in inputs), tuple(t.numpy() for t in targets), order=order)
+    _, logs = execute(program, program.initial_state(), data, steps=3, backend="reference")
+    eager = torch.optim.SGD(model.parameters(), lr=0.1)
+    for rows, logged in zip(order, logs["loss"], strict=True):
+        eager.zero_grad()
+        value = loss(model(inputs[0][rows], inputs[1][rows]), (targets[0][rows], targets[1][rows]))
+        value.backward()
+        eager.step()
+        np.testing.assert_allclose(logged, value.item(), rtol=1e-5)
