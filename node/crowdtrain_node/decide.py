@@ -22,6 +22,7 @@ from crowdtrain.runs import Appraisal
 from crowdtrain.watch import Book, ChainView
 
 __all__ = [
+    "NO_LIMIT",
     "OWED",
     "Appraise",
     "Claim",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 OWED = "what is owed"
+NO_LIMIT = 2**128 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Policy:
 
     min_price: int = 0
     """least pay for a segment"""
-    max_stake: int = 2**128 - 1
+    max_stake: int = NO_LIMIT
     """most stake to have deposited at any time"""
     lease_part: float = 0.5
     """the part of a lease that the estimated work may take"""

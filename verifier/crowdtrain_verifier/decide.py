@@ -22,8 +22,20 @@ from crowdtrain.chain import Game, JobId, Phase, Segment, SegmentKey, SegmentSta
 from crowdtrain.game import CHALLENGER_PHASES
 from crowdtrain.watch import Book, ChainView
 
-__all__ = ["Challenge", "Check", "Close", "Commitment", "Policy", "Verdict", "View", "commitment", "decide"]
+__all__ = [
+    "NO_LIMIT",
+    "Challenge",
+    "Check",
+    "Close",
+    "Commitment",
+    "Policy",
+    "Verdict",
+    "View",
+    "commitment",
+    "decide",
+]
 
+NO_LIMIT = 2**128 - 1
 Commitment = tuple[SegmentKey, int, bytes]
 """A commitment to be judged: its segment, attempt and seal."""
 
@@ -54,7 +66,7 @@ class Verdict(enum.StrEnum):
 class Policy:
     """What the owner of a verifier wants. Money in token units, times in seconds."""
 
-    max_stake: int = 2**128 - 1
+    max_stake: int = NO_LIMIT
     """most stake to have deposited at any time"""
     join: bool = False
     """whether to challenge at once what somebody else is disputing already"""

@@ -1,0 +1,166 @@
+"""Starting a long-running process from the command line: its options, what it is given, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from crowdtrain._errors import ChainUnavailable, ConfigError
+from crowdtrain.config import Config
+
+if TYPE_CHECKING:
+    from crowdtrain.agent import Agent
+    from crowdtrain.chain import Chain
+    from crowdtrain.folders import Log
+    from crowdtrain.runs import Hardware
+    from crowdtrain.stores import Store
+    from crowdtrain.web3_chain import Web3Chain
+
+__all__ = [
+    "Backend", "Deployed", "Disk", "Folder", "Idle", "Isa", "Key", "Launch", "MaxStake", "Memory", "Metrics",
+    "Patience", "Poll", "Process", "Quiet", "Rpc", "StoreAt", "Threads", "launch", "print_status",
+]  # fmt: skip
+
+GIB = 2**30
+MOST_PAUSE = 30.0
+"""most seconds between two tries to reach a chain that does not answer"""
+
+# ------------------------------------------------------------------ options that commands share
+
+
+def _option(*names: str, help: str, **rules: Any) -> Any:
+    return typer.Option(*names, help=help, **rules)
+
+
+Folder = Annotated[Path, _option("--folder", help="Where it keeps its work, log, status and ledger.")]
+Rpc = Annotated[str | None, _option("--rpc", help="Address of an EVM node; else CROWDTRAIN_RPC.")]
+StoreAt = Annotated[
+    str | None, _option("--store", help="Gateway's URL, IPFS multiaddress or folder; else CROWDTRAIN_STORE.")
+]
+Deployed = Annotated[
+    Path | None, _option("--deployment", help="Deployment file or folder; else CROWDTRAIN_DEPLOYMENT.")
+]
+Key = Annotated[Path | None, _option("--keyfile", "--key", help="Key file; else a key in CROWDTRAIN_KEY.")]
+Backend = Annotated[str, _option("--backend", help="Backend that runs programs: native or reference.")]
+Isa = Annotated[str | None, _option("--isa", help="Instruction set of the native backend.")]
+Threads = Annotated[int | None, _option("--threads", min=1, help="Threads; all processors by default.")]
+Memory = Annotated[
+    float | None, _option("--memory", min=0, help="Most GiB of memory for a segment; half by default.")
+]
+Disk = Annotated[
+    float | None, _option("--disk", min=0, help="Most GiB of disk for a segment; half of what is free.")
+]
+MaxStake = Annotated[
+    int | None, _option("--max-stake", min=0, help="Most token units to have as stake at any time.")
+]
+Patience = Annotated[
+    int, _option("--patience", min=0, help="Seconds others are left to settle, expire or void theirs.")
+]
+Metrics = Annotated[
+    int | None, _option("--metrics", min=1, max=65535, help="Port for Prometheus, on this machine only.")
+]
+Poll = Annotated[float, _option("--poll", min=0.01, help="Seconds between looks at the chain when busy.")]
+Idle = Annotated[float, _option("--idle", min=0.01, help="Most seconds between looks at the chain.")]
+Quiet = Annotated[bool, _option("--quiet", help="Log to the folder only.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What a process needs, parsed once from options and environment."""
+
+    folder: Path
+    config: Config
+    backend: str
+    isa: str | None
+    threads: int | None
+    memory: float | None
+    disk: float | None
+    metrics: int | None
+    poll: float
+    idle: float
+    quiet: bool
+
+    def hardware(self) -> Hardware:
+        """The machine as it may be used, its speed measured. Raises BackendError."""
+        from crowdtrain.runs import Hardware, measure_speed
+
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2 / GIB
+        disk = shutil.disk_usage(self.folder).free / 2 / GIB
+        return Hardware(
+            backend=self.backend,
+            threads=self.threads,
+            isa=self.isa,
+            memory=int(GIB * (memory if self.memory is None else self.memory)),
+            disk=int(GIB * (disk if self.disk is None else self.disk)),
+            speed=measure_speed(self.backend, self.threads, self.isa),
+        )
+
+
+class Process(Protocol):
+    """A process that looks at the chain and acts, turn by turn."""
+
+    agent: Agent[Any]
+
+    def turn(self) -> bool:
+        """One look at the chain and what follows; whether to look again soon."""
+
+
+def launch(
+    name: str, options: Launch, make: Callable[[Log, Chain, Store, Hardware], Process], **about: object
+) -> None:
+    """Runs a process until SIGINT or SIGTERM. Ends with exit code 2 if it cannot be configured."""
+    from crowdtrain_engine import BackendError
+
+    from crowdtrain.agent import metrics, serve
+    from crowdtrain.folders import exclusive, open_log
+
+    try:
+        with exclusive(options.folder), open_log(options.folder, name, console=not options.quiet) as log:
+            hardware = options.hardware()
+            chain = _connect(options, log)
+            try:
+                process = make(log, chain, options.config.open_store(), hardware)
+                log.info(f"{name} started", account=chain.address, speed=f"{hardware.speed:.3g}", **about)
+                with metrics(process.agent, options.metrics):
+                    serve(process.agent, process.turn, poll=options.poll, most=options.idle)
+                log.info(f"{name} stopped")
+            finally:
+                chain.release()
+    except (ConfigError, BackendError) as error:
+        typer.echo(f"crowdtrain {name}: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _connect(options: Launch, log: Log) -> Web3Chain:
+    pause = options.poll
+    while True:
+        try:
+            return options.config.connect(journal=options.folder / "journal.sqlite")
+        except ChainUnavailable as error:
+            pause = min(2 * pause, MOST_PAUSE)
+            log.warning("no chain yet", reason=str(error), again_in=pause)
+            time.sleep(pause)
+
+
+def print_status(folder: Path) -> None:
+    """Prints what a process says of itself, and its ledger."""
+    from rich.console import Console
+
+    from crowdtrain.folders import read_status
+
+    console = Console()
+    try:
+        console.print_json(data=read_status(folder))
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    ledger = folder / "ledger.jsonl"
+    if ledger.exists():
+        console.print(ledger.read_text(), markup=False, end="")
