@@ -16,8 +16,8 @@ from crowdtrain.actions import (
     way_out,
 )
 from crowdtrain.agent import game_name, job_name, segment_name
-from crowdtrain.chain import Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
-from crowdtrain.game import DEFENDER_PHASES
+from crowdtrain.chain import Job, JobId, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.game import CHALLENGER_PHASES, DEFENDER_PHASES
 from crowdtrain.runs import Appraisal
 from crowdtrain.watch import Book, ChainView
 
@@ -138,7 +138,7 @@ def _play(view: View) -> Iterator[Action]:
             left = game.defender_left - spent
             if left >= 0 and game.key in view.complete:
                 waiting.append((left, game.id))
-        elif game.phase is not Phase.OVER and spent > game.challenger_left:
+        elif game.phase in CHALLENGER_PHASES and spent > game.challenger_left:
             yield Timeout(game.id)
     if waiting and not view.answering:
         yield Answer(min(waiting)[1])

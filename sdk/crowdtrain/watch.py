@@ -200,6 +200,8 @@ class Watch:
         if "job" in fields:
             job = JobId(_number(event, "job"))
             self._stale_jobs.add(job)
+            if event.name == "Posted":
+                self._touched.pop(job, None)  # perhaps another job than before a reorganisation
             if "segment" in fields:
                 self._stale_segments.add(SegmentKey(job, _number(event, "segment")))
         if "game" in fields:
@@ -230,7 +232,9 @@ class Watch:
 
     def _read_game(self, number: GameId) -> None:
         game = self._chain.game(number)
-        if game.key.job in self._jobs:
+        if game.phase is Phase.NONE:  # a reorganisation has undone it
+            self._games.pop(number, None)
+        elif game.key.job in self._jobs:
             self._games[number] = game
             self._stale_segments.add(game.key)
 

@@ -1,0 +1,104 @@
+"""``crowdtrain verifier``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from crowdtrain import launch as options
+from crowdtrain.config import Config
+from crowdtrain.launch import Launch, launch, print_status
+
+if TYPE_CHECKING:
+    from crowdtrain.chain import Chain
+    from crowdtrain.folders import Log
+    from crowdtrain.runs import Hardware
+    from crowdtrain.stores import Store
+
+    from crowdtrain_verifier.verifier import Verifier
+
+__all__ = ["app"]
+
+HOME = Path("verifier")
+EXAMPLES = """Examples:
+
+crowdtrain verifier --folder vera --rpc http://127.0.0.1:8545 --keyfile vera.json
+
+crowdtrain verifier --folder vera --threads 4 --join --max-stake 50000 --metrics 9101
+
+crowdtrain verifier status --folder vera"""
+Join = Annotated[
+    bool, typer.Option("--join", help="Challenge at once what somebody else is disputing already.")
+]
+LastPart = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Last part of a window, in which what others dispute is challenged too."),
+]
+Tidy = Annotated[bool, typer.Option(help="Settle, expire, void and time out what nobody else does.")]
+
+app = typer.Typer(
+    help="The verifier: replays what is committed, and challenges what is wrong.", epilog=EXAMPLES
+)
+
+
+@app.callback(invoke_without_command=True, epilog=EXAMPLES)
+def run(
+    context: typer.Context,
+    folder: options.Folder = HOME,
+    rpc: options.Rpc = None,
+    store: options.StoreAt = None,
+    deployment: options.Deployed = None,
+    keyfile: options.Key = None,
+    max_stake: options.MaxStake = None,
+    join: Join = False,
+    last_part: LastPart = 0.25,
+    tidy: Tidy = True,
+    patience: options.Patience = 30,
+    backend: options.Backend = "native",
+    isa: options.Isa = None,
+    threads: options.Threads = None,
+    memory: options.Memory = None,
+    disk: options.Disk = None,
+    metrics: options.Metrics = None,
+    poll: options.Poll = 0.5,
+    idle: options.Idle = 4.0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Replays what solvers commit, and challenges what is wrong, down to the last step.
+
+    It may be killed at any moment: started again with the same folder, it goes on. Ends with 0 after
+    SIGINT or SIGTERM, with 2 if something is not configured rightly.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
+    given = Launch(
+        folder=folder,
+        config=config,
+        backend=backend,
+        isa=isa,
+        threads=threads,
+        memory=memory,
+        disk=disk,
+        metrics=metrics,
+        poll=poll,
+        idle=idle,
+        quiet=quiet,
+    )
+
+    def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Verifier:
+        from crowdtrain_verifier.decide import NO_LIMIT, Policy
+        from crowdtrain_verifier.verifier import Verifier
+
+        most = NO_LIMIT if max_stake is None else max_stake
+        policy = Policy(max_stake=most, join=join, last_part=last_part, tidy=tidy, patience=patience)
+        return Verifier(folder, log, chain, opened, policy, hardware)
+
+    launch("verifier", given, make)
+
+
+@app.command()
+def status(folder: options.Folder = HOME) -> None:
+    """Prints what the verifier of a folder does now, and what it has earned and lost, and why."""
+    print_status(folder)
