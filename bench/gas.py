@@ -1,7 +1,7 @@
 """Gas of every call, of an undisputed segment, and of a whole dispute of the demo's model, on a real chain.
 
-Run with ``make bench-gas``. Exits with 1 if an aim is missed: a dispute in at most 20 transactions and 4 million
-gas, an undisputed segment in at most 500,000 gas.
+Run with ``make bench-gas``. Exits with 1 if an aim is missed: a dispute in at most 20 transactions and
+4 million gas, an undisputed segment in at most 500,000 gas.
 """
 
 from __future__ import annotations

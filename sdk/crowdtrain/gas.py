@@ -19,7 +19,7 @@ __all__ = ["Spent", "Summary", "gas_spent", "summarize"]
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """A transaction: who sent it, what it called (``Market.claim``), its gas, and the dispute it belongs to."""
+    """A transaction: its sender, what it called (``Market.claim``), its gas, the dispute it belongs to."""
 
     block: int
     sender: str

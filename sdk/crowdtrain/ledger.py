@@ -1,7 +1,7 @@
-"""Whose money moved, and why: the chain's events as entries of a ledger whose every entry has a counter-entry.
+"""Whose money moved, and why: the chain's events as a ledger in which every entry has a counter-entry.
 
-What an account is worth is its tokens, its stake (free and locked) and what the Market owes it, so deposits, locks and
-withdrawals change nothing; only the movements below do. Amounts are token units.
+What an account is worth is its tokens, its stake (free and locked) and what the Market owes it, so deposits,
+locks and withdrawals change nothing; only the movements below do. Amounts are token units.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ WEIGHT_DECAY = 1e-2
 
 @dataclass(frozen=True)
 class Digits:
-    """Images ``[n, 1, 8, 8]`` between 0 and 1, classes ``[n]``: 1,437 samples to train on and 360 held out."""
+    """Images ``[n, 1, 8, 8]`` between 0 and 1, classes ``[n]``: 1,437 to train on and 360 held out."""
 
     images: NDArray[np.float32]
     classes: NDArray[np.int32]
@@ -64,7 +64,7 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def sample_order(samples: int, steps: int, batch: int, seed: int = 0) -> NDArray[np.uint32]:
-    """Which samples each step reads, ``[steps, batch]``: every epoch a new permutation, remainders dropped."""
+    """Which samples each step reads, ``[steps, batch]``: every epoch permuted anew, remainders dropped."""
     rng = np.random.default_rng(seed)
     per_epoch = samples // batch
     epochs = [

@@ -50,10 +50,10 @@ CAST = (
 
 @contextmanager
 def running(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
-    """Runs ``crowdtrain`` with these arguments until the block ends; what it prints goes to ``folder/output``.
+    """Runs ``crowdtrain`` with these arguments until the block ends; it prints to ``folder/output``.
 
-    The process is in a session of its own, so that Ctrl-C reaches only the one that started it, which then ends
-    its children in order.
+    The process is in a session of its own, so that Ctrl-C reaches only the one that started it, which then
+    ends its children in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = [sys.executable, "-m", "crowdtrain.cli", *command]

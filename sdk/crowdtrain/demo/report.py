@@ -1,4 +1,4 @@
-"""The end of the demo: what came out, who got what and why, what it cost in gas, and whether all of it holds."""
+"""The end of the demo: who got what and why, what it cost in gas, and whether all of it holds."""
 
 from __future__ import annotations
 

@@ -128,8 +128,8 @@ class Screen:
             case "Slashed":
                 amount, bounty = _int(f["amount"]), _int(f["bounty"])
                 return (
-                    f"{who['account']} loses {money(amount)} of stake: {money(bounty)} go to {who['winner']}, "
-                    f"{money(amount - bounty)} are burned"
+                    f"{who['account']} loses {money(amount)} of stake: {money(bounty)} go to "
+                    f"{who['winner']}, {money(amount - bounty)} are burned"
                 )
             case "Challenged":
                 return f"{segment}: {who['challenger']} challenges {self.name(f['defender'])}"
@@ -147,10 +147,9 @@ class Screen:
         head = Table.grid(expand=True)
         head.add_column(ratio=1)
         head.add_column(ratio=1)
+        clock = f"{elapsed // 60}:{elapsed % 60:02}"
         head.add_row(
-            Text(
-                f" {elapsed // 60}:{elapsed % 60:02}   block {view.block}   {settled} of {len(segments)} settled"
-            ),
+            Text(f" {clock}   block {view.block}   {settled} of {len(segments)} segments settled"),
             ProgressBar(total=len(segments), completed=settled),
         )
         tables = Table.grid(expand=True, padding=(0, 1))
