@@ -11,6 +11,7 @@ from crowdtrain.game.defend import defend
 from crowdtrain.game.flaws import Flaw, find_flaw, split_leaves
 from crowdtrain.game.judge import judge_locally, spot_check, worth_challenging
 from crowdtrain.game.moves import Move
+from crowdtrain.game.narration import narrate
 from crowdtrain.game.positions import CHALLENGER_PHASES, DEFENDER_PHASES, transactions
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "defend",
     "find_flaw",
     "judge_locally",
+    "narrate",
     "split_leaves",
     "spot_check",
     "transactions",
