@@ -14,8 +14,8 @@ from setuptools.command.build_ext import build_ext
 NATIVE = Path("engine/native")
 # The words of a result may depend on nothing but the program: no reassociation, no contraction of a * b + c.
 FLAGS = [
-    "-std=c++20", "-O3", "-g0", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra",
+    "-std=c++20", "-O3", "-g0", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno",
+    "-fno-trapping-math", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra",
 ]  # fmt: skip
 X86_FLAGS = {
     "kernels_avx2.cpp": ["-mavx2", "-mfma"],

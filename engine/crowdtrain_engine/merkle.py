@@ -1,23 +1,37 @@
 """SHA-256 Merkle trees (layout: docs/PROTOCOL.md, "Commitments").
 
 A leaf over bytes is ``sha256(0x00 ‖ bytes)``; in a tree over roots, a root is itself the leaf; a node is
-``sha256(0x01 ‖ left ‖ right)``. Leaves are padded to a power of two with 32 zero bytes. The number of leaves, and so
-the height, is always known from elsewhere, so no leaf can pass for a node.
+``sha256(0x01 ‖ left ‖ right)``. Leaves are padded to a power of two with 32 zero bytes. The number of leaves,
+and so the height, is always known from elsewhere, so no leaf can pass for a node.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PAGE_WORDS", "ZERO", "Tree", "height", "leaf", "node", "page", "page_count", "root", "tensor_root",
-           "tensor_tree", "verify"]
+__all__ = [
+    "PAGE_WORDS",
+    "ZERO",
+    "Tree",
+    "height",
+    "leaf",
+    "node",
+    "page",
+    "page_count",
+    "root",
+    "tensor_root",
+    "tensor_tree",
+    "verify",
+]
 
 ZERO = bytes(32)
 PAGE_WORDS = 256
+_THREADS = os.cpu_count() or 1
 
 
 def leaf(data: bytes) -> bytes:
@@ -86,16 +100,21 @@ def page_count(words: int) -> int:
 
 def page(words: NDArray[np.generic], index: int) -> bytes:
     """Page ``index`` of a tensor: 1,024 bytes, words little-endian, zeros after the end."""
-    data: bytes = np.ascontiguousarray(words).reshape(-1)[index * PAGE_WORDS : (index + 1) * PAGE_WORDS].tobytes()
+    flat = np.ascontiguousarray(words).reshape(-1)
+    data: bytes = flat[index * PAGE_WORDS : (index + 1) * PAGE_WORDS].tobytes()
     return data.ljust(4 * PAGE_WORDS, b"\x00")
 
 
 def tensor_tree(words: NDArray[np.generic]) -> Tree:
     """Tree over the pages of a tensor."""
-    flat = np.ascontiguousarray(words).reshape(-1)
-    return Tree([leaf(page(flat, i)) for i in range(page_count(flat.size))])
+    from crowdtrain_engine import _native
+
+    leaves = _native.tensor_leaves(np.ascontiguousarray(words), _THREADS)
+    return Tree([leaves[at : at + 32] for at in range(0, len(leaves), 32)])
 
 
 def tensor_root(words: NDArray[np.generic]) -> bytes:
-    """Root over the pages of a tensor."""
-    return tensor_tree(words).root
+    """Root over the pages of a tensor: that of :func:`tensor_tree`."""
+    from crowdtrain_engine import _native
+
+    return _native.tensor_root(np.ascontiguousarray(words), _THREADS)

@@ -1,6 +1,7 @@
 #include "access.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace crowdtrain {
 namespace {
@@ -44,7 +45,38 @@ void Walk::move(Position& at, int64_t flat) const {
         const Loop& loop = loops[i];
         const int64_t index = i == 0 ? flat : flat % loop.extent;
         if (i > 0) flat /= loop.extent;
-        for (size_t d = 0; d < at.size(); ++d) at[d] += index * loop.step[d];
+        for (int d = 0; d < dimensions; ++d) at[d] += index * loop.step[d];
+    }
+}
+
+Cursor::Cursor(const Walk& walk, const Position& base, int64_t flat)
+    : walk_(walk), at_(base), left_(std::numeric_limits<int64_t>::max()) {
+    walk.move(at_, flat);
+    for (size_t i = walk.loops.size(); i-- > 0;) {
+        index_[i] = flat % walk.loops[i].extent;
+        flat /= walk.loops[i].extent;
+    }
+    if (!walk.loops.empty()) left_ = walk.loops.back().extent - index_[walk.loops.size() - 1];
+}
+
+void Cursor::advance(int64_t count) {
+    const size_t rank = walk_.loops.size();
+    if (rank == 0) return;
+    const Walk::Loop& inner = walk_.loops[rank - 1];
+    left_ -= count;
+    if (left_ > 0) {
+        for (int d = 0; d < walk_.dimensions; ++d) at_[d] += count * inner.step[d];
+        return;
+    }
+    left_ = inner.extent;
+    for (int d = 0; d < walk_.dimensions; ++d) at_[d] += (count - inner.extent) * inner.step[d];
+    for (size_t i = rank - 1; i-- > 0;) {
+        const Walk::Loop& loop = walk_.loops[i];
+        const bool carry = ++index_[i] == loop.extent;
+        const int64_t steps = carry ? 1 - loop.extent : 1;
+        for (int d = 0; d < walk_.dimensions; ++d) at_[d] += steps * loop.step[d];
+        if (!carry) return;
+        index_[i] = 0;
     }
 }
 
@@ -75,6 +107,7 @@ Access::Access(const Nest& nest, const Operand& operand) : nest_(nest), value_(o
 
 Walk Access::walk(const std::vector<int>& loops) const {
     Walk walk;
+    walk.dimensions = static_cast<int>(dimensions_.size());
     for (size_t i = loops.size(); i-- > 0;) {
         const int64_t extent = nest_.extent(loops[i]);
         walk.count *= extent;
@@ -140,36 +173,17 @@ void Access::load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor,
 }
 
 void Access::load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
-                         Position base, int64_t start, int64_t count) const {
-    const size_t rank = walk.loops.size();
-    if (rank == 0) {
-        load_row(kernels, out, tensor, base, Position{}, count);
-        return;
-    }
-    std::array<int64_t, kMaxLoops> index{};
-    int64_t flat = start;
-    for (size_t i = rank; i-- > 0;) {
-        index[i] = i == 0 ? flat : flat % walk.loops[i].extent;
-        flat /= walk.loops[i].extent;
-        for (size_t d = 0; d < dimensions_.size(); ++d) base[d] += index[i] * walk.loops[i].step[d];
-    }
-    const Walk::Loop& inner = walk.loops[rank - 1];
+                         const Position& base, int64_t start, int64_t count) const {
+    static constexpr Position kStill{};
+    const Position& step = walk.loops.empty() ? kStill : walk.loops.back().step;
+    Cursor cursor(walk, base, start);
     for (;;) {
-        const int64_t run = std::min(count, inner.extent - index[rank - 1]);
-        load_row(kernels, out, tensor, base, inner.step, run);
+        const int64_t run = std::min(count, cursor.left());
+        load_row(kernels, out, tensor, cursor.at(), step, run);
         out += run;
         count -= run;
         if (count == 0) return;
-        for (size_t d = 0; d < dimensions_.size(); ++d) base[d] -= index[rank - 1] * inner.step[d];
-        index[rank - 1] = 0;
-        for (size_t i = rank - 1; i-- > 0;) {
-            const Walk::Loop& loop = walk.loops[i];
-            const bool carry = ++index[i] == loop.extent;
-            const int64_t steps = carry ? 1 - loop.extent : 1;
-            for (size_t d = 0; d < dimensions_.size(); ++d) base[d] += steps * loop.step[d];
-            if (!carry) break;
-            index[i] = 0;
-        }
+        cursor.advance(run);
     }
 }
 

@@ -22,9 +22,29 @@ struct Walk {
     };
     std::vector<Loop> loops;  // outermost first; none where the group has a single index
     int64_t count = 1;        // indices of the group
+    int dimensions = 0;       // of positions that are used
 
     // Adds to `at` what index `flat` of the group contributes.
     void move(Position& at, int64_t flat) const;
+};
+
+// A place in a walk that moves on.
+class Cursor {
+public:
+    // At index `flat` of the walk, the other loops being where `base` says. The walk must outlive the cursor.
+    Cursor(const Walk& walk, const Position& base, int64_t flat);
+
+    const Position& at() const { return at_; }
+    // Indices from here to the end of the innermost loop, which are evenly spaced.
+    int64_t left() const { return left_; }
+    // Moves on by `count` indices, at most left().
+    void advance(int64_t count);
+
+private:
+    const Walk& walk_;
+    Position at_;
+    int64_t left_;
+    std::array<int64_t, kMaxLoops> index_{};  // of all loops but the innermost
 };
 
 // One dimension of the tensor read. An access that is never out of range has a single one, over the flat tensor.
@@ -63,7 +83,7 @@ public:
               int64_t start, int64_t count, const uint32_t* const* operands) const;
 
 private:
-    void load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, Position base,
+    void load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,
                      int64_t start, int64_t count) const;
     void load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
                   const Position& step, int64_t count) const;

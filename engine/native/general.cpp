@@ -21,8 +21,8 @@ int64_t cost_of(const Nest& nest, const Body& body) {
     return static_cast<int64_t>(nest.operands.size() + body.before.size() + body.fold.size() + 1);
 }
 
-void run_pass(const BodyPass& pass, uint32_t* const* slots, int64_t count) {
-    pass.pass(slots[pass.out], slots[pass.in[0]], slots[pass.in[1]], slots[pass.in[2]], count);
+void run_pass(const BodyPass& pass, uint32_t* const* slots, uint32_t* out, int64_t count) {
+    pass.pass(out, slots[pass.in[0]], slots[pass.in[1]], slots[pass.in[2]], count);
 }
 
 // The words of a value, or null for an operand that reads none.
@@ -75,11 +75,13 @@ void Map::run_range(const uint32_t* const* values, uint32_t* out, int64_t begin,
                             slots.data());
             }
         }
-        for (size_t i = 0; i < body_.before.size(); ++i) {
-            if (i + 1 == body_.before.size()) slots[body_.result] = out + start;
-            run_pass(body_.before[i], slots.data(), count);
+        const size_t passes = body_.before.size();
+        for (size_t i = 0; i + 1 < passes; ++i) run_pass(body_.before[i], slots.data(), slots[body_.before[i].out], count);
+        if (passes > 0) {
+            run_pass(body_.before.back(), slots.data(), out + start, count);
+        } else {
+            std::copy_n(slots[body_.result], count, out + start);
         }
-        if (body_.before.empty()) std::copy_n(slots[body_.result], count, out + start);
     }
 }
 
@@ -161,7 +163,9 @@ void Fold::run_outputs(const uint32_t* const* values, uint32_t* out, int64_t beg
             tile.from = from;
             tile.folds = std::min(folds_, length - from);
             load(tile, values);
-            for (const BodyPass& pass : body_.before) run_pass(pass, tile.slots.data(), tile.row * tile.folds);
+            for (const BodyPass& pass : body_.before) {
+                run_pass(pass, tile.slots.data(), tile.slots[pass.out], tile.row * tile.folds);
+            }
             fold(tile);
         }
         std::copy_n(accumulator, tile.outputs, out + start);
@@ -225,7 +229,7 @@ void Fold::fold(const Tile& tile) const {
     }
     std::vector<uint32_t*> row(tile.slots);
     for (int64_t f = 0; f < tile.folds; ++f) {
-        for (const BodyPass& pass : body_.fold) run_pass(pass, row.data(), tile.row);
+        for (const BodyPass& pass : body_.fold) run_pass(pass, row.data(), row[pass.out], tile.row);
         if (body_.result != body_.accumulator) std::copy_n(row[body_.result], tile.row, accumulator);
         for (int slot : body_.advancing) row[slot] += tile.row;
     }

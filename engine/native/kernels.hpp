@@ -24,12 +24,20 @@ enum class FoldStep : uint8_t {
     count
 };
 
-// c[i][j] = fma over k ascending of rows[k][i] * columns[k][j], from c itself or, if `fresh`, from the word `init`.
-// rows: [depth][tile rows]; columns: [depth][tile columns]; c: rows of whole vectors, `c_row` words apart.
-using TilePass = void (*)(int64_t depth, const uint32_t* rows, const uint32_t* columns, uint32_t* c, int64_t c_row,
-                          bool fresh, uint32_t init);
-
 constexpr int kMaxTileRows = 14, kMaxTileVectors = 2;
+
+// One side of a product: for each row, or each vector of columns, where its words are for k = 0, 1 …
+struct TileSide {
+    // packed: k's words stand together, one for each row or column, at base[0] + k * (their number)
+    // in place: those of row or vector i at base[i] + offsets[k]
+    const uint32_t* base[kMaxTileRows];
+    const int32_t* offsets;
+};
+
+// c[i][j] = fma over k ascending of rows[i][k] * columns[k][j], on from c itself or, if `fresh`, from the word `init`.
+// Rows of c are whole vectors, `c_row` words apart.
+using TilePass = void (*)(int64_t depth, const TileSide& rows, const TileSide& columns, uint32_t* c, int64_t c_row,
+                          bool fresh, uint32_t init);
 
 struct Kernels {
     const char* name;
@@ -37,13 +45,18 @@ struct Kernels {
     int tile_rows, tile_vectors;  // of the largest tile
     Pass pass[256];               // by opcode; null where there is none
     FoldPass fold[static_cast<int>(FoldStep::count)];
-    TilePass tile[kMaxTileRows][kMaxTileVectors];  // [rows - 1][vectors - 1]
+    TilePass tile[2][2][kMaxTileRows][kMaxTileVectors];  // [rows in place][columns in place][rows - 1][vectors - 1]
 
     void (*fill)(uint32_t* out, uint32_t word, int64_t count);
     void (*iota)(uint32_t* out, uint32_t first, uint32_t step, int64_t count);
     void (*copy_strided)(uint32_t* out, const uint32_t* in, int64_t stride, int64_t count);
     // out[c * out_row + r] = in[r * in_row + c]
     void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns);
+    // The same with out_row = rows <= lanes; up to `lanes` more words of `out` are overwritten.
+    void (*transpose_panel)(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns);
+    // Copies `panels` groups of tile rows, or of whole tile columns, from `in` to places `panel` words apart.
+    void (*spread_rows)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);
+    void (*spread_columns)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);
 };
 
 extern const Kernels kPortableKernels;

@@ -111,24 +111,28 @@ void fold_pass(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* 
     store_some(acc + i, S::done(a), rest);
 }
 
-template <class V, int kRows, int kVectors>
-void tile_pass(int64_t depth, const uint32_t* rows, const uint32_t* columns, uint32_t* c, int64_t c_row, bool fresh,
+template <class V, bool kRowsInPlace, bool kColumnsInPlace, int kRows, int kVectors>
+void tile_pass(int64_t depth, const TileSide& rows, const TileSide& columns, uint32_t* c, int64_t c_row, bool fresh,
                uint32_t init) {
     constexpr int n = V::kLanes;
+    const uint32_t *row[kRows], *column[kVectors];
+    for (int i = 0; i < kRows; ++i) row[i] = kRowsInPlace ? rows.base[i] : rows.base[0] + i;
+    for (int j = 0; j < kVectors; ++j) column[j] = kColumnsInPlace ? columns.base[j] : columns.base[0] + j * n;
     V acc[kRows][kVectors];
     for (int i = 0; i < kRows; ++i) {
         for (int j = 0; j < kVectors; ++j) acc[i][j] = fresh ? splat(V{}, init) : load(V{}, c + i * c_row + j * n);
     }
     for (int64_t k = 0; k < depth; ++k) {
-        V column[kVectors];
-        for (int j = 0; j < kVectors; ++j) column[j] = load(V{}, columns + j * n);
+        const int64_t row_at = kRowsInPlace ? rows.offsets[k] : k * kRows;
+        const int64_t column_at = kColumnsInPlace ? columns.offsets[k] : k * kVectors * n;
+        V y[kVectors];
+        for (int j = 0; j < kVectors; ++j) y[j] = load(V{}, column[j] + column_at);
         for (int i = 0; i < kRows; ++i) {
-            const V row = splat(V{}, rows[i]);
-            for (int j = 0; j < kVectors; ++j) acc[i][j] = fma_raw(row, column[j], acc[i][j]);
+            const V x = splat(V{}, row[i][row_at]);
+            for (int j = 0; j < kVectors; ++j) acc[i][j] = fma_raw(x, y[j], acc[i][j]);
         }
-        rows += kRows;
-        columns += kVectors * n;
     }
+    // a NaN accumulator stays NaN whatever its payload, so that making it canonical once is enough
     for (int i = 0; i < kRows; ++i) {
         for (int j = 0; j < kVectors; ++j) store(c + i * c_row + j * n, canonical(acc[i][j]));
     }
@@ -157,20 +161,18 @@ void copy_strided(uint32_t* out, const uint32_t* in, int64_t stride, int64_t cou
     }
 }
 
-// A square of words, by log2(lanes) perfect shuffles.
+// The transpose of a square of words, by log2(lanes) perfect shuffles.
 template <class V>
-inline void transpose_square(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row) {
+inline void transpose_square(V (&a)[V::kLanes]) {
     constexpr int n = V::kLanes;
-    V a[n], b[n];
-    for (int i = 0; i < n; ++i) a[i] = load(V{}, in + i * in_row);
     for (int step = 1; step < n; step *= 2) {
+        V b[n];
         for (int i = 0; i < n / 2; ++i) {
             b[2 * i] = zip_low(a[i], a[i + n / 2]);
             b[2 * i + 1] = zip_high(a[i], a[i + n / 2]);
         }
         for (int i = 0; i < n; ++i) a[i] = b[i];
     }
-    for (int i = 0; i < n; ++i) store(out + i * out_row, a[i]);
 }
 
 template <class V>
@@ -179,7 +181,12 @@ void transpose(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_ro
     int64_t r = 0;
     for (; r + n <= rows; r += n) {
         int64_t c = 0;
-        for (; c + n <= columns; c += n) transpose_square<V>(out + c * out_row + r, out_row, in + r * in_row + c, in_row);
+        for (; c + n <= columns; c += n) {
+            V a[n];
+            for (int i = 0; i < n; ++i) a[i] = load(V{}, in + (r + i) * in_row + c);
+            transpose_square(a);
+            for (int i = 0; i < n; ++i) store(out + (c + i) * out_row + r, a[i]);
+        }
         for (; c < columns; ++c) {
             for (int i = 0; i < n; ++i) out[c * out_row + r + i] = in[(r + i) * in_row + c];
         }
@@ -187,6 +194,26 @@ void transpose(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_ro
     for (; r < rows; ++r) {
         for (int64_t c = 0; c < columns; ++c) out[c * out_row + r] = in[r * in_row + c];
     }
+}
+
+template <class V>
+void transpose_panel(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns) {
+    constexpr int n = V::kLanes;
+    int64_t c = 0;
+    for (; c + n <= columns; c += n) {
+        V a[n];
+        for (int i = 0; i < n; ++i) a[i] = i < rows ? load(V{}, in + i * in_row + c) : V{};
+        transpose_square(a);
+        for (int i = 0; i < n; ++i) store(out + (c + i) * rows, a[i]);  // the next one overwrites what is too much
+    }
+    for (; c < columns; ++c) {
+        for (int64_t i = 0; i < rows; ++i) out[c * rows + i] = in[i * in_row + c];
+    }
+}
+
+template <class V, int kWords>
+void spread(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels) {
+    for (int64_t p = 0; p < panels; ++p) std::memcpy(out + p * panel, in + p * kWords, kWords * sizeof(uint32_t));
 }
 
 #define CROWDTRAIN_UNARY(X) X(fsqrt) X(fneg) X(fabs) X(f2i) X(f2u) X(i2f) X(u2f) X(exp) X(log) X(tanh) X(erf) X(sigmoid)
@@ -224,15 +251,21 @@ constexpr void add_passes(Kernels& k) {
 template <class V, int kRow>
 constexpr void add_tiles(Kernels& k) {
     if constexpr (kRow <= V::kTileRows) {
-        k.tile[kRow - 1][0] = tile_pass<V, kRow, 1>;
-        k.tile[kRow - 1][1] = tile_pass<V, kRow, 2>;
+        k.tile[0][0][kRow - 1][0] = tile_pass<V, false, false, kRow, 1>;
+        k.tile[0][0][kRow - 1][1] = tile_pass<V, false, false, kRow, 2>;
+        k.tile[0][1][kRow - 1][0] = tile_pass<V, false, true, kRow, 1>;
+        k.tile[0][1][kRow - 1][1] = tile_pass<V, false, true, kRow, 2>;
+        k.tile[1][0][kRow - 1][0] = tile_pass<V, true, false, kRow, 1>;
+        k.tile[1][0][kRow - 1][1] = tile_pass<V, true, false, kRow, 2>;
+        k.tile[1][1][kRow - 1][0] = tile_pass<V, true, true, kRow, 1>;
+        k.tile[1][1][kRow - 1][1] = tile_pass<V, true, true, kRow, 2>;
         add_tiles<V, kRow + 1>(k);
     }
 }
 
 template <class V>
 constexpr Kernels make_kernels() {
-    static_assert(V::kTileRows <= kMaxTileRows && V::kTileVectors <= kMaxTileVectors);
+    static_assert(V::kTileRows <= kMaxTileRows && V::kTileRows <= V::kLanes && V::kTileVectors == 2);
     Kernels k{};
     k.name = V::kName;
     k.lanes = V::kLanes;
@@ -250,6 +283,9 @@ constexpr Kernels make_kernels() {
     k.iota = iota_words<V>;
     k.copy_strided = copy_strided<V>;
     k.transpose = transpose<V>;
+    k.transpose_panel = transpose_panel<V>;
+    k.spread_rows = spread<V, V::kTileRows>;
+    k.spread_columns = spread<V, V::kTileVectors * V::kLanes>;
     return k;
 }
 

@@ -1,11 +1,13 @@
 #include "nest_plan.hpp"
 
+#include "contraction.hpp"
 #include "general.hpp"
 
 namespace crowdtrain {
 
 std::unique_ptr<NestPlan> plan_nest(const Nest& nest, const Kernels& kernels) {
     if (nest.fold.empty()) return std::make_unique<Map>(nest, kernels);
+    if (auto contraction = Contraction::make(nest, kernels)) return contraction;
     return std::make_unique<Fold>(nest, kernels);
 }
 
