@@ -47,9 +47,11 @@ interface IReferee {
     error InvalidNest(string why);
     error MissingPage(uint32 value, uint32 page);
     error BadPage(uint32 value, uint32 page);
+    error OutOfRange(uint256 index, uint256 count);
 
     /// @notice Word of output element `output` after fold iterations `from … to - 1`, starting from `accumulator`.
-    /// Reverts with InvalidNest, or with MissingPage or BadPage if a word that is read is not opened rightly.
+    /// Reverts with InvalidNest, with MissingPage or BadPage if a word that is read is not opened rightly, or with
+    /// OutOfRange if there is no such element or iteration.
     function evaluate(
         bytes calldata nest,
         Operand[] calldata operands,
@@ -79,8 +81,5 @@ interface IReferee {
 
     /// @notice Whether the header alone is malformed or breaks a rule, or state tensor `tensor` becomes a value that
     /// does not exist or is of another type; `producer` is the nest that gives that value, or empty.
-    function isInvalidHeader(bytes calldata header, uint32 tensor, bytes calldata producer)
-        external
-        view
-        returns (bool);
+    function isInvalidHeader(bytes calldata header, uint32 tensor, bytes calldata producer) external view returns (bool);
 }

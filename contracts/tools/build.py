@@ -1,6 +1,7 @@
-"""Compile the contracts with npm's solc and write what Python needs of them to sdk/crowdtrain/artifacts.
+"""Generate what Solidity shares with Python, compile the contracts with npm's solc, and write what Python
+needs of them to sdk/crowdtrain/artifacts.
 
-python contracts/tools/build.py            # write the artifacts
+python contracts/tools/build.py            # write Ops.sol and the artifacts
 python contracts/tools/build.py --check    # exit 1 if they differ from what the sources give
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ops
 import solcx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +103,9 @@ def render(artifact: Artifact) -> str:
 
 
 def drift() -> list[str]:
-    """Names of artifact files that are missing, stale or left over; empty when all agree with the sources."""
+    """Names of generated files that are missing, stale or left over; none when all agree with the sources."""
+    if not ops.SOURCE.exists() or ops.SOURCE.read_text() != ops.source():
+        return [ops.SOURCE.name]
     artifacts = compile_contracts(deployable_sources())
     expected = {f"{name}.json": render(artifact) for name, artifact in artifacts.items()}
     found = {path.name: path.read_text() for path in ARTIFACTS.glob("*.json")}
@@ -109,7 +113,8 @@ def drift() -> list[str]:
 
 
 def write() -> None:
-    """Write the artifacts of all deployable sources and delete those of contracts that are gone."""
+    """Write Ops.sol and the artifacts of all deployable sources; delete those of contracts that are gone."""
+    ops.SOURCE.write_text(ops.source())
     artifacts = compile_contracts(deployable_sources())
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     for path in ARTIFACTS.glob("*.json"):
@@ -123,7 +128,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         stale = drift()
         if stale:
-            print(f"{ARTIFACTS}: {', '.join(stale)} differ from the sources; run contracts/tools/build.py")
+            print(f"stale: {', '.join(stale)}; run python contracts/tools/build.py")
         return 1 if stale else 0
     if arguments:
         print(__doc__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -36,10 +37,14 @@ def web3() -> Iterator[Web3]:
 
 @pytest.fixture(scope="session")
 def deploy(web3: Web3) -> Deploy:
-    """deploy(source, name, *arguments) compiles contracts/`source` and deploys its contract `name`."""
+    """deploy(name, *arguments) deploys a contract of the package, or one of contracts/test/harness."""
 
-    def deploy_contract(source: str, name: str, *arguments: object) -> Contract:
-        artifact = build.compile_contracts([build.CONTRACTS / source])[name]
+    def deploy_contract(name: str, *arguments: object) -> Contract:
+        packaged = build.ARTIFACTS / f"{name}.json"
+        if packaged.exists():
+            artifact = json.loads(packaged.read_text())
+        else:
+            artifact = build.compile_contracts([build.CONTRACTS / "test" / "harness" / f"{name}.sol"])[name]
         contract = web3.eth.contract(abi=artifact["abi"], bytecode=artifact["bytecode"])
         receipt = web3.eth.wait_for_transaction_receipt(
             contract.constructor(*arguments).transact({"from": web3.eth.accounts[0]})

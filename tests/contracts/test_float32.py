@@ -86,7 +86,7 @@ CPU: dict[str, tuple[int, Callable[..., Words]]] = {
 
 @pytest.fixture(scope="module")
 def float32(deploy: Callable[..., Contract]) -> Contract:
-    return deploy("test/harness/Float32Batch.sol", "Float32Batch")
+    return deploy("Float32Batch")
 
 
 def _evaluate(float32: Contract, name: str, operands: Words) -> Words:

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IReferee} from "../interfaces/IReferee.sol";
+import {Encoding} from "./Encoding.sol";
+import {Nests} from "./Nests.sol";
+
+/// Counts of a header, and where its lists stand in the encoding.
+struct Header {
+    uint256 groups;
+    uint256 state;
+    uint256 data;
+    uint256 logs;
+    uint256 nests;
+    uint256 stateAt;
+    uint256 dataAt;
+    uint256 logsAt;
+}
+
+/// Type of a tensor.
+struct TensorType {
+    uint256 dtype;
+    uint256[] shape;
+}
+
+/// Decodes headers and checks their rules: docs/PROTOCOL.md, "Programs".
+library Headers {
+    using Encoding for bytes;
+
+    uint256 private constant MAGIC = 0x43545031; // CTP1
+    uint256 private constant MAX_VALUES = 2 ** 16;
+    uint256 private constant GROUPS_AT = 16;
+
+    /// The header in `data`, which may break rules. Reverts with InvalidHeader if it is malformed.
+    function decode(bytes calldata data) internal pure returns (Header memory header) {
+        string memory flaw;
+        (header, flaw) = parse(data);
+        if (bytes(flaw).length > 0) revert IReferee.InvalidHeader(flaw);
+    }
+
+    /// The header in `data`, and why it is malformed; no text if it is not.
+    function parse(bytes calldata data) internal pure returns (Header memory header, string memory flaw) {
+        unchecked {
+            if (data.u32(0) != MAGIC) return (header, "magic");
+            (header.groups, header.state) = (data.u16(4), data.u16(6));
+            (header.data, header.logs) = (data.u16(8), data.u16(10));
+            header.nests = data.u32(12);
+            header.stateAt = GROUPS_AT + 2 * header.groups;
+            (header.dataAt, flaw) = _skipTypes(data, header.stateAt, header.state, 4);
+            if (bytes(flaw).length > 0) return (header, flaw);
+            (header.logsAt, flaw) = _skipTypes(data, header.dataAt, header.data, 0);
+            if (bytes(flaw).length > 0) return (header, flaw);
+            if (header.logsAt + 4 * header.logs != data.length) return (header, "length");
+        }
+    }
+
+    /// Where `count` types end that begin at `at`, each with `extra` bytes after it.
+    function _skipTypes(bytes calldata data, uint256 at, uint256 count, uint256 extra)
+        private
+        pure
+        returns (uint256, string memory flaw)
+    {
+        unchecked {
+            for (uint256 i = 0; i < count; ++i) {
+                uint256 dtypeAndRank = data.u16(at);
+                if (dtypeAndRank > 0x2ff) return (at, "dtype");
+                uint256 rank = dtypeAndRank & 0xff;
+                if (rank > Nests.MAX_RANK) return (at, "rank");
+                at += 2 + 4 * rank + extra;
+                // Each type takes bytes, so that a false count does not make this loop long.
+                if (at > data.length) return (at, "length");
+            }
+            return (at, flaw);
+        }
+    }
+
+    /// The rule that a well-formed header breaks; no text if none.
+    function check(bytes calldata data, Header memory header) internal pure returns (string memory flaw) {
+        unchecked {
+            if (header.groups == 0 || header.state == 0 || header.nests == 0) return "nothing there";
+            uint256 values = header.state + header.data + header.nests;
+            if (values > MAX_VALUES) return "values";
+            uint256 tensors = 0;
+            for (uint256 i = 0; i < header.groups; ++i) {
+                uint256 size = groupSize(data, i);
+                if (size == 0) return "empty group";
+                tensors += size;
+            }
+            if (tensors != header.state) return "groups";
+            uint256 at = header.stateAt;
+            for (uint256 i = 0; i < header.state; ++i) {
+                (at, flaw) = _checkType(data, at);
+                if (bytes(flaw).length > 0) return flaw;
+                if (data.u32(at) >= values) return "next value";
+                at += 4;
+            }
+            for (uint256 i = 0; i < header.data; ++i) {
+                (at, flaw) = _checkType(data, at);
+                if (bytes(flaw).length > 0) return flaw;
+            }
+            for (uint256 i = 0; i < header.logs; ++i) {
+                if (data.u32(at + 4 * i) >= values) return "logged value";
+            }
+        }
+    }
+
+    /// Checks the type at `at`; returns where it ends.
+    function _checkType(bytes calldata data, uint256 at) private pure returns (uint256, string memory flaw) {
+        unchecked {
+            uint256 rank = data.u8(at + 1);
+            at += 2;
+            uint256 words = 1;
+            for (uint256 d = 0; d < rank; ++d) {
+                uint256 extent = data.u32(at);
+                if (extent == 0 || extent > Nests.MAX_EXTENT) return (at, "extent");
+                words *= extent;
+                at += 4;
+            }
+            if (words > Nests.MAX_EXTENT) return (at, "tensor too large");
+            return (at, flaw);
+        }
+    }
+
+    /// Number of tensors of group `group`.
+    function groupSize(bytes calldata data, uint256 group) internal pure returns (uint256) {
+        return data.u16(GROUPS_AT + 2 * group);
+    }
+
+    /// Number of the value that becomes state tensor `tensor`.
+    function nextOf(bytes calldata data, Header memory header, uint256 tensor) internal pure returns (uint256) {
+        return data.u32(_typeAt(data, header, tensor + 1) - 4);
+    }
+
+    /// Type of a state or data tensor.
+    function typeOf(bytes calldata data, Header memory header, uint256 value)
+        internal
+        pure
+        returns (TensorType memory kind)
+    {
+        uint256 at = _typeAt(data, header, value);
+        kind.dtype = data.u8(at);
+        kind.shape = new uint256[](data.u8(at + 1));
+        for (uint256 d = 0; d < kind.shape.length; ++d) {
+            kind.shape[d] = data.u32(at + 2 + 4 * d);
+        }
+    }
+
+    /// Where the type of a state or data tensor stands; for the number after the last, where the types end.
+    function _typeAt(bytes calldata data, Header memory header, uint256 value) private pure returns (uint256 at) {
+        unchecked {
+            at = header.stateAt;
+            for (uint256 i = 0; i < value; ++i) {
+                at += 2 + 4 * data.u8(at + 1) + (i < header.state ? 4 : 0);
+            }
+        }
+    }
+}
