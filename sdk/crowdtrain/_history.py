@@ -80,7 +80,8 @@ class History:
         """The latest event ``name`` of the Market with these indexed numbers that is accepted.
 
         ``key`` must say all that the answer depends on: it is kept under it. Raises ChainUnavailable if there
-        is none. """
+        is none yet: logs may lag behind state.
+        """
         if key not in self._found:
             wanted: list[str | None] = [
                 f"0x{_abi.contract('Market').topics[name].hex()}",

@@ -73,7 +73,7 @@ class HttpStore(BlobStore):
             self._check(response, cid)
             if "Range" in headers and response.status_code != 206:
                 raise Corrupt(f"{self.url} does not answer with the range that was asked for")
-            for part in response.iter_raw(cids.CHUNK):
+            for part in response.iter_raw():
                 limit -= len(part)
                 if limit < 0:
                     raise Corrupt(f"{self.url} sends more bytes for {cid} than were asked for")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from crowdtrain import cid as cids
-from crowdtrain._errors import NotFound, StoreUnavailable
+from crowdtrain._errors import Corrupt, NotFound, StoreUnavailable
 from crowdtrain._files import atomic_file, publish
 from crowdtrain.stores._blobs import BlobStore
 
@@ -113,9 +113,14 @@ class BlobWriter:
         self._builder.write(data)
         self.size += len(data)
 
-    def commit(self) -> str:
-        """Makes the blob visible, after the nodes of its tree, and returns its CID."""
+    def commit(self, expected: str | None = None) -> str:
+        """Makes the blob visible, after the nodes of its tree, and returns its CID.
+
+        Raises Corrupt, and stores nothing, if another CID was expected.
+        """
         cid = self._builder.finish()
+        if expected is not None and cid != expected:
+            raise Corrupt(f"{self.size} bytes came for {expected} that are {cid}")
         with _disk(self._store.folder):
             for name, node in self._nodes.items():
                 with atomic_file(self._store.path(name, "nodes")) as file:
