@@ -18,6 +18,7 @@ from crowdtrain.chain import (
     SegmentSpec,
     Source,
 )  # fmt: skip
+from crowdtrain.cid import cid_of
 from crowdtrain.fakes import FakeChain
 from crowdtrain.game import DEFENDER_PHASES, Move, attack, defend, worth_challenging
 from crowdtrain.game.sabotage import Sabotage
@@ -29,6 +30,7 @@ __all__ = ["BUYER", "CHALLENGER", "SOLVER", "STAKE", "Arena", "Player", "Segment
 
 BUYER, SOLVER, CHALLENGER = ("0x" + digit * 40 for digit in "123")
 STAKE, PRICE, CLOCK = 1000, 100, 3600
+CID = cid_of(b"what is stored does not matter here")
 Player = Callable[[Game], Move | None]
 
 
@@ -90,7 +92,7 @@ class Segment:
         key = post_and_claim(arena, spec, state)
         sealed = seal(trace_root(solvers.trace), bytes.fromhex(arena.solver.address[2:]))
         output = solvers.state_at(len(solvers.trace) - 1)
-        arena.solver.commit(key, output.group_roots, sealed, "cid")
+        arena.solver.commit(key, output.group_roots, sealed, CID)
         return cls(arena, key, spec, solvers, honest, cheat)
 
     @property
@@ -139,7 +141,7 @@ def post_and_claim(arena: Arena, spec: SegmentSpec, state: State) -> SegmentKey:
         plan_root=leaf(spec), initial_root=state.root, initial_groups=len(state), segments=1, escrow=PRICE,
         stake=STAKE, lease=600, window=100_000, clock=CLOCK, deadline=arena.buyer.now() + 10**6,
     )  # fmt: skip
-    job, _ = arena.buyer.post(terms, "manifest")
+    job, _ = arena.buyer.post(terms, CID)
     key = SegmentKey(job, 0)
     proofs = [GroupProof(root, tuple(groups.proof(i))) for i, root in enumerate(state.group_roots)]
     arena.solver.claim(key, spec, [], proofs)

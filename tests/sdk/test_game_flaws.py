@@ -27,7 +27,7 @@ from crowdtrain_engine.trace import seal, trace_root
 from engine.strategies import programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdk.arena import PRICE, Arena, fake_arena, overturned, post_and_claim
+from sdk.arena import CID, PRICE, Arena, fake_arena, overturned, post_and_claim
 from small_programs import perceptron, perceptron_state
 
 F32 = TensorType(DType.f32, (3, 4))
@@ -88,7 +88,7 @@ def committed(
     key = post_and_claim(arena, spec, state)
     trace = (state.root, state.root)
     sealed = seal(trace_root(trace), bytes.fromhex(arena.solver.address[2:]))
-    arena.solver.commit(key, state.group_roots, sealed, "cid")
+    arena.solver.commit(key, state.group_roots, sealed, CID)
     return spec, key, trace
 
 

@@ -17,7 +17,7 @@ from crowdtrain_engine import Axis, Dataset, DType, Instruction, Nest, Program, 
 from crowdtrain_engine.trace import StateTrees
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from sdk.arena import Segment, fake_arena, overturned
+from sdk.arena import Arena, Segment, fake_arena, overturned
 from sdk.liars import Lies, LyingReplay, with_padding
 from sdk.random_jobs import RandomJob, random_jobs
 
@@ -40,10 +40,18 @@ def squares() -> RandomJob:
     return RandomJob(program, State.from_tensors(program, tensors), Dataset.from_tensors({}))
 
 
-def lying(job: RandomJob, lies: Lies, sabotage: Sabotage, steps: int = 1) -> Segment:
+def lying(
+    job: RandomJob, lies: Lies, sabotage: Sabotage, steps: int = 1, arena: Arena | None = None
+) -> Segment:
     """A commitment that ``sabotage`` makes wrong, defended with ``lies`` about what a step computed."""
     segment = Segment.commit(
-        fake_arena(), job.program, job.state, job.data, steps=steps, interval=1, sabotage=sabotage
+        arena or fake_arena(),
+        job.program,
+        job.state,
+        job.data,
+        steps=steps,
+        interval=1,
+        sabotage=sabotage,
     )
     run = segment.solvers
     lying = LyingReplay(run.machine, steps=steps, interval=1, trace=run.trace, state_at=run.state_at)
@@ -72,19 +80,20 @@ def test_any_trees_are_overturned(job: RandomJob, data: st.DataObject) -> None:
     assert segment.transactions <= 20
 
 
-@pytest.mark.parametrize(
-    ("lies", "reason"),
-    [
-        (Lies({(5, 600): 1}), Reason.BAD_PADDING),
-        (Lies({(6, 255): 1}), Reason.BAD_PADDING),
-        (Lies(page_padding=frozenset({5})), Reason.BAD_PADDING),
-        (Lies(nest_padding=True), Reason.BAD_PADDING),
-        (Lies({(6, 4): 1, (7, 2): 5}, nest_padding=True), Reason.WRONG_WORD),
-        (Lies({(9, 0): 1}), Reason.WRONG_WORD),
-        (Lies({(9, 1): 1}), Reason.BAD_PADDING),
-        (Lies(), Reason.BAD_BINDING),
-    ],
-)
+PADDED = [
+    (Lies({(5, 600): 1}), Reason.BAD_PADDING),
+    (Lies({(6, 255): 1}), Reason.BAD_PADDING),
+    (Lies(page_padding=frozenset({5})), Reason.BAD_PADDING),
+    (Lies(nest_padding=True), Reason.BAD_PADDING),
+    (Lies({(6, 4): 1, (7, 2): 5}, nest_padding=True), Reason.WRONG_WORD),
+    (Lies({(9, 0): 1}), Reason.WRONG_WORD),
+    (Lies({(9, 1): 1}), Reason.BAD_PADDING),
+    (Lies(), Reason.BAD_BINDING),
+]
+"""Lies about the values of :func:`squares`, and what they end in."""
+
+
+@pytest.mark.parametrize(("lies", "reason"), PADDED)
 def test_padding_of_pages_and_nests(lies: Lies, reason: Reason) -> None:
     segment = lying(squares(), lies, UnboundNext(0))
     game = segment.dispute()

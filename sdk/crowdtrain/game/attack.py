@@ -99,8 +99,8 @@ def _partial(game: Game, replay: Replay) -> moves.Move:
 def _prove(game: Game, replay: Replay) -> moves.Move:
     program, step = replay.program, replay.step(game.first)
     number = game.value - program.first_nest
-    values = sorted({read.value for read in program.nests[number].reads})
     pages = _pages_read(game, step, number)
+    values = sorted(pages)
     return moves.Prove(
         game.id,
         game.position,
@@ -116,14 +116,15 @@ def _prove(game: Game, replay: Replay) -> moves.Move:
 
 
 def _pages_read(game: Game, step: Step, number: int) -> dict[int, set[int]]:
-    """Pages of each value that the stretch in dispute reads."""
+    """Pages that the stretch in dispute reads, of each value from which it reads any."""
     nest = step.program.nests[number]
     iterations = np.arange(game.from_, game.to)
     reads = reference.reads(nest, step.values, np.full_like(iterations, game.word), iterations)
-    pages: dict[int, set[int]] = {read.value: set() for read in nest.reads}
+    pages: dict[int, set[int]] = {}
     for operand, (_, positions) in zip(nest.operands, reads, strict=True):
         if isinstance(operand, Read):
-            pages[operand.value] |= {int(p) // merkle.PAGE_WORDS for p in positions if p >= 0}
+            for position in positions[positions >= 0]:
+                pages.setdefault(operand.value, set()).add(int(position) // merkle.PAGE_WORDS)
     return pages
 
 
