@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace crowdtrain {
 namespace {
@@ -30,7 +31,7 @@ bool is_inside(const Nest& nest, const Operand& operand) {
 
 // All axes of an access that stays inside, as one over the flat tensor.
 Dimension flatten(const std::vector<Dimension>& dimensions) {
-    Dimension flat{0, 1, Mode::affine, 1, 0, 0, {}};
+    Dimension flat{0, 1, Mode::affine, 1, 0, 0, 0, {}};
     for (const Dimension& d : dimensions) {
         flat.offset += d.offset * d.stride;
         for (int loop = 0; loop < kMaxLoops; ++loop) flat.coefficients[loop] += d.coefficients[loop] * d.stride;
@@ -64,18 +65,31 @@ void Cursor::advance(int64_t count) {
     if (rank == 0) return;
     const Walk::Loop& inner = walk_.loops[rank - 1];
     left_ -= count;
-    if (left_ > 0) {
-        for (int d = 0; d < walk_.dimensions; ++d) at_[d] += count * inner.step[d];
-        return;
-    }
+    move(count, inner);
+    if (left_ > 0) return;
     left_ = inner.extent;
-    for (int d = 0; d < walk_.dimensions; ++d) at_[d] += (count - inner.extent) * inner.step[d];
-    for (size_t i = rank - 1; i-- > 0;) {
-        const Walk::Loop& loop = walk_.loops[i];
-        const bool carry = ++index_[i] == loop.extent;
-        const int64_t steps = carry ? 1 - loop.extent : 1;
-        for (int d = 0; d < walk_.dimensions; ++d) at_[d] += steps * loop.step[d];
-        if (!carry) return;
+    move(-inner.extent, inner);
+    carry(rank - 1, 1);
+}
+
+int64_t Cursor::whole_rows() const {
+    const size_t rank = walk_.loops.size();
+    if (rank < 2 || left_ < walk_.loops[rank - 1].extent) return 0;
+    return walk_.loops[rank - 2].extent - index_[rank - 2];
+}
+
+void Cursor::advance_rows(int64_t rows) { carry(walk_.loops.size() - 1, rows); }
+
+void Cursor::move(int64_t count, const Walk::Loop& loop) {
+    for (int d = 0; d < walk_.dimensions; ++d) at_[d] += count * loop.step[d];
+}
+
+void Cursor::carry(size_t loop, int64_t count) {
+    for (size_t i = loop; i-- > 0; count = 1) {
+        move(count, walk_.loops[i]);
+        index_[i] += count;
+        if (index_[i] < walk_.loops[i].extent) return;
+        move(-walk_.loops[i].extent, walk_.loops[i]);
         index_[i] = 0;
     }
 }
@@ -83,7 +97,7 @@ void Cursor::advance(int64_t count) {
 Access::Access(const Nest& nest, const Operand& operand) : nest_(nest), value_(operand.value), fill_(operand.fill) {
     is_index_ = operand.is_index();
     if (is_index_) {
-        Dimension index{0, 1, Mode::affine, 1, 0, 0, {}};
+        Dimension index{0, 1, Mode::affine, 1, 0, 0, 0, {}};
         if (nest.extent(operand.loop) > 1) index.coefficients[operand.loop] = 1;
         dimensions_.push_back(index);
         inside_ = true;
@@ -92,14 +106,14 @@ Access::Access(const Nest& nest, const Operand& operand) : nest_(nest), value_(o
     int64_t stride = 1;
     for (size_t d = operand.axes.size(); d-- > 0;) {
         const Axis& axis = operand.axes[d];
-        Dimension dimension{axis.size, stride, axis.mode, axis.divisor, axis.operand, axis.offset, axis.coefficients};
+        Dimension dimension{axis.size,    stride,      axis.mode,        axis.divisor, axis.size * axis.divisor,
+                            axis.operand, axis.offset, axis.coefficients};
         for (int loop = 0; loop < nest.loops(); ++loop) {
             if (nest.extent(loop) == 1) dimension.coefficients[loop] = 0;
         }
         dimensions_.push_back(dimension);
         stride *= axis.size;
         if (axis.mode == Mode::gather) gathers_.push_back(axis.operand);
-        divided_ |= axis.mode == Mode::exact || axis.mode == Mode::floor;
     }
     inside_ = is_inside(nest, operand);
     if (inside_) dimensions_ = {flatten(dimensions_)};
@@ -154,26 +168,44 @@ bool Access::contiguous(const Walk& walk) const {
 
 void Access::load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
                   const Position& base, int64_t start, int64_t count, const uint32_t* const* operands) const {
-    if (gathers_.empty()) {
-        load_affine(kernels, out, tensor, walk, base, start, count);
-        return;
-    }
-    // stretches over which all gathered positions stay the same
-    for (int64_t from = 0; from < count;) {
-        int64_t to = from + 1;
-        const auto same = [&](int operand) { return operands[operand][to] == operands[operand][from]; };
-        while (to < count && std::all_of(gathers_.begin(), gathers_.end(), same)) ++to;
-        Position at = base;
-        for (size_t d = 0; d < dimensions_.size(); ++d) {
-            if (dimensions_[d].mode == Mode::gather) at[d] = operands[dimensions_[d].gather][from];
-        }
-        load_affine(kernels, out + from, tensor, walk, at, start + from, to - from);
-        from = to;
+    if (inside_) {
+        load_inside(kernels, out, tensor, walk, base[0], start, count);
+    } else if (gathers_.empty()) {
+        load_bounded(kernels, out, tensor, walk, base, start, count);
+    } else {
+        load_gathered(kernels, out, tensor, walk, base, start, count, operands);
     }
 }
 
-void Access::load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
-                         const Position& base, int64_t start, int64_t count) const {
+void Access::load_inside(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, int64_t base,
+                         int64_t start, int64_t count) const {
+    const size_t rank = walk.loops.size();
+    const int64_t step = rank > 0 ? walk.loops[rank - 1].step[0] : 0;
+    const int64_t row_step = rank > 1 ? walk.loops[rank - 2].step[0] : 0;
+    Position origin{};
+    origin[0] = base;
+    Cursor cursor(walk, origin, start);
+    while (count > 0) {
+        const int64_t at = cursor.at()[0], run = std::min(count, cursor.left());
+        if (is_index_) {
+            kernels.iota(out, static_cast<uint32_t>(at), static_cast<uint32_t>(step), run);
+        } else if (const int64_t rows = std::min(cursor.whole_rows(), count / run); rows > 1) {
+            kernels.copy_rows(out, tensor + at, row_step, rows, step, run);
+            out += rows * run;
+            count -= rows * run;
+            cursor.advance_rows(rows);
+            continue;
+        } else {
+            kernels.copy_strided(out, 1, tensor + at, step, run);
+        }
+        out += run;
+        count -= run;
+        cursor.advance(run);
+    }
+}
+
+void Access::load_bounded(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
+                          const Position& base, int64_t start, int64_t count) const {
     static constexpr Position kStill{};
     const Position& step = walk.loops.empty() ? kStill : walk.loops.back().step;
     Cursor cursor(walk, base, start);
@@ -187,52 +219,95 @@ void Access::load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* 
     }
 }
 
+// A row of evenly spaced positions, some of them out of range.
 void Access::load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
                       const Position& step, int64_t count) const {
-    if (is_index_) {
-        kernels.iota(out, static_cast<uint32_t>(at[0]), static_cast<uint32_t>(step[0]), count);
-    } else if (inside_) {
-        kernels.copy_strided(out, tensor + at[0], step[0], count);
-    } else if (divided_) {
-        load_row_divided(out, tensor, at, step, count);
-    } else {
-        load_row_bounded(kernels, out, tensor, at, step, count);
-    }
-}
-
-void Access::load_row_bounded(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
-                              const Position& step, int64_t count) const {
     int64_t first = 0, last = count - 1;  // the stretch that is in range
+    const Dimension* divided = nullptr;   // of the dimensions that move
+    int divided_count = 0;
     for (size_t d = 0; d < dimensions_.size(); ++d) {
-        const int64_t size = dimensions_[d].size, a = at[d], s = step[d];
+        const Dimension& dimension = dimensions_[d];
+        const int64_t a = at[d], s = step[d], end = dimension.limit - 1;
         if (s == 0) {
-            if (a < 0 || a >= size) last = -1;
-        } else if (s > 0) {
-            first = std::max(first, -floor_divide(a, s));  // ceil(-a / s)
-            last = std::min(last, floor_divide(size - 1 - a, s));
-        } else {
-            first = std::max(first, -floor_divide(size - 1 - a, -s));
-            last = std::min(last, floor_divide(a, -s));
+            if (a < 0 || a > end || (dimension.mode == Mode::exact && a % dimension.divisor != 0)) last = -1;
+            continue;
+        }
+        first = std::max(first, s == 1 ? -a : s > 0 ? -floor_divide(a, s) : -floor_divide(end - a, -s));
+        last = std::min(last, s == 1 ? end - a : s > 0 ? floor_divide(end - a, s) : floor_divide(a, -s));
+        if (dimension.divisor > 1) {
+            divided = &dimension;
+            ++divided_count;
         }
     }
     if (first > last) {
         kernels.fill(out, fill_, count);
         return;
     }
-    int64_t from = 0, stride = 0;
+    int64_t from = 0, stride = 0;  // of the first in range; of dimensions that are not divided
     for (size_t d = 0; d < dimensions_.size(); ++d) {
-        from += (at[d] + first * step[d]) * dimensions_[d].stride;
-        if (last > first) stride += step[d] * dimensions_[d].stride;
+        const Dimension& dimension = dimensions_[d];
+        const int64_t a = at[d] + first * step[d];
+        from += (dimension.divisor == 1 ? a : a / dimension.divisor) * dimension.stride;
+        if (dimension.divisor == 1 && last > first) stride += step[d] * dimension.stride;
     }
-    kernels.fill(out, fill_, first);
-    kernels.copy_strided(out + first, tensor + from, stride, last - first + 1);
-    kernels.fill(out + last + 1, fill_, count - last - 1);
+    const int64_t length = last - first + 1;
+    if (divided_count == 0) {
+        kernels.fill(out, fill_, first);
+        kernels.copy_strided(out + first, 1, tensor + from, stride, length);
+        kernels.fill(out + last + 1, fill_, count - last - 1);
+    } else if (divided_count == 1 && divided->mode == Mode::exact && stride == 0) {
+        kernels.fill(out, fill_, count);
+        // from the first that divides on, every period-th does
+        const int64_t a = at[divided - dimensions_.data()], s = step[divided - dimensions_.data()];
+        const int64_t divisor = divided->divisor, period = divisor / std::gcd(std::abs(s), divisor);
+        int64_t i = first;
+        while (i <= last && (a + i * s) % divisor != 0) i = i - first < period ? i + 1 : count;
+        if (i > last) return;
+        const int64_t skipped = (a + i * s) / divisor - (a + first * s) / divisor;
+        kernels.copy_strided(out + i, period, tensor + from + skipped * divided->stride,
+                             last - i >= period ? period * s / divisor * divided->stride : 0, (last - i) / period + 1);
+    } else {
+        kernels.fill(out, fill_, first);
+        Position begin = at;
+        for (size_t d = 0; d < dimensions_.size(); ++d) begin[d] += first * step[d];
+        load_elements(out + first, tensor, begin, step, length, nullptr, 0);
+        kernels.fill(out + last + 1, fill_, count - last - 1);
+    }
 }
 
-void Access::load_row_divided(uint32_t* out, const uint32_t* tensor, const Position& at, const Position& step,
-                              int64_t count) const {
+void Access::load_gathered(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
+                           const Position& base, int64_t start, int64_t count, const uint32_t* const* operands) const {
+    constexpr int64_t kLong = 8;
+    static constexpr Position kStill{};
+    const Position& step = walk.loops.empty() ? kStill : walk.loops.back().step;
+    Cursor cursor(walk, base, start);
+    for (int64_t from = 0; from < count;) {
+        const int64_t run = std::min(count - from, cursor.left());
+        // the stretch over which all gathered positions stay the same
+        int64_t same = 1;
+        const auto stays = [&](int operand) { return operands[operand][from + same] == operands[operand][from]; };
+        while (same < run && std::all_of(gathers_.begin(), gathers_.end(), stays)) ++same;
+        if (same == run || same >= kLong) {
+            Position at = cursor.at();
+            for (size_t d = 0; d < dimensions_.size(); ++d) {
+                if (dimensions_[d].mode == Mode::gather) at[d] = operands[dimensions_[d].gather][from];
+            }
+            load_row(kernels, out + from, tensor, at, step, same);
+        } else {
+            same = std::min<int64_t>(run, 8 * kLong);
+            load_elements(out + from, tensor, cursor.at(), step, same, operands, from);
+        }
+        from += same;
+        if (from < count) cursor.advance(same);
+    }
+}
+
+// One position after another; those of gathers are operands[…][first + i].
+void Access::load_elements(uint32_t* out, const uint32_t* tensor, const Position& at, const Position& step,
+                           int64_t count, const uint32_t* const* operands, int64_t first) const {
     struct Moving {
-        int64_t quotient, rest, quotient_step, rest_step;
+        int64_t quotient, rest, quotient_step, rest_step;  // of the affine form by the divisor
+        const uint32_t* words;                             // of the operand gathered by
         const Dimension* dimension;
     };
     std::array<Moving, kMaxRank> moving;
@@ -243,9 +318,12 @@ void Access::load_row_divided(uint32_t* out, const uint32_t* tensor, const Posit
         const Dimension& dimension = dimensions_[d];
         const int64_t divisor = dimension.divisor;
         const int64_t quotient = floor_divide(at[d], divisor), rest = at[d] - quotient * divisor;
-        if (step[d] != 0) {
+        if (dimension.mode == Mode::gather) {
+            moving[moving_count++] = {0, 0, 0, 0, operands[dimension.gather] + first, &dimension};
+        } else if (step[d] != 0) {
             const int64_t quotient_step = floor_divide(step[d], divisor);
-            moving[moving_count++] = {quotient, rest, quotient_step, step[d] - quotient_step * divisor, &dimension};
+            const int64_t rest_step = step[d] - quotient_step * divisor;
+            moving[moving_count++] = {quotient, rest, quotient_step, rest_step, nullptr, &dimension};
         } else if (quotient < 0 || quotient >= dimension.size || (dimension.mode == Mode::exact && rest != 0)) {
             in_range = false;
         } else {
@@ -257,8 +335,9 @@ void Access::load_row_divided(uint32_t* out, const uint32_t* tensor, const Posit
         bool here = in_range;
         for (size_t m = 0; m < moving_count; ++m) {
             Moving& p = moving[m];
-            here &= p.quotient >= 0 && p.quotient < p.dimension->size && (p.dimension->mode != Mode::exact || p.rest == 0);
-            if (here) from += p.quotient * p.dimension->stride;
+            const int64_t position = p.words ? p.words[i] : p.quotient;
+            here &= position >= 0 && position < p.dimension->size && (p.dimension->mode != Mode::exact || p.rest == 0);
+            if (here) from += position * p.dimension->stride;
             p.quotient += p.quotient_step;
             p.rest += p.rest_step;
             if (p.rest >= p.dimension->divisor) {

@@ -39,8 +39,15 @@ public:
     int64_t left() const { return left_; }
     // Moves on by `count` indices, at most left().
     void advance(int64_t count);
+    // Rows of the innermost loop from here to the end of the loop around it; 0 within a row.
+    int64_t whole_rows() const;
+    // Moves on by `rows` rows, at most whole_rows().
+    void advance_rows(int64_t rows);
 
 private:
+    void move(int64_t count, const Walk::Loop& loop);
+    void carry(size_t loop, int64_t count);  // adds `count` to the index of the loop before `loop`
+
     const Walk& walk_;
     Position at_;
     int64_t left_;
@@ -53,6 +60,7 @@ struct Dimension {
     int64_t stride;  // words between two positions
     Mode mode;
     int64_t divisor;
+    int64_t limit;   // size * divisor: in range is an affine form from 0 to below it
     int gather;  // for Mode::gather: number of the operand that gives the position
     int64_t offset;
     std::array<int64_t, kMaxLoops> coefficients;
@@ -83,14 +91,16 @@ public:
               int64_t start, int64_t count, const uint32_t* const* operands) const;
 
 private:
-    void load_affine(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,
+    void load_inside(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, int64_t base,
                      int64_t start, int64_t count) const;
+    void load_bounded(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
+                      const Position& base, int64_t start, int64_t count) const;
     void load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
                   const Position& step, int64_t count) const;
-    void load_row_bounded(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
-                          const Position& step, int64_t count) const;
-    void load_row_divided(uint32_t* out, const uint32_t* tensor, const Position& at, const Position& step,
-                          int64_t count) const;
+    void load_gathered(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
+                       const Position& base, int64_t start, int64_t count, const uint32_t* const* operands) const;
+    void load_elements(uint32_t* out, const uint32_t* tensor, const Position& at, const Position& step, int64_t count,
+                       const uint32_t* const* operands, int64_t first) const;
 
     const Nest& nest_;
     std::vector<Dimension> dimensions_;
@@ -99,7 +109,6 @@ private:
     uint32_t fill_ = 0;
     bool is_index_ = false;
     bool inside_ = false;
-    bool divided_ = false;
 };
 
 }  // namespace crowdtrain

@@ -1,6 +1,7 @@
 #include "contraction.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace crowdtrain {
 namespace {
@@ -8,6 +9,7 @@ namespace {
 constexpr int64_t kDepth = 256;         // k of a block: a panel of columns takes half of the first-level cache
 constexpr int64_t kBlockRows = 96;      // rows of a block: they stay in the second-level cache
 constexpr int64_t kBlockColumns = 512;
+constexpr int kMaxTileColumns = 32;
 constexpr int64_t kFewColumns = 128;    // columns of a block where all rows are in one block
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -206,29 +208,29 @@ void Contraction::pack(const Block& block, const Packing& packing, int64_t first
 // From rows of words along k, transposed.
 void Contraction::pack_along(const Block& block, const Packing& packing, int64_t first, int64_t count) const {
     const auto& [access, batch, own, fold, along] = packing.factor;
-    const bool in_place = access.contiguous(fold) && own.loops.size() == 1;
+    const bool in_place = access.contiguous(fold);
+    std::array<const uint32_t*, kMaxTileColumns> lines;
+    Cursor cursor(own, packing.base, first);
     uint32_t* panel = packing.panels;
     for (int64_t i = 0; i < count; i += packing.width, panel += panel_words(packing.width)) {
-        const int64_t lines = std::min(packing.width, count - i), width = round_up(lines, packing.unit);
-        const uint32_t* from = block.staging;
-        int64_t line = block.depth;
-        if (in_place) {
-            Position at = packing.base;
-            own.move(at, first + i);
-            from = packing.tensor + at[0] + block.k;
-            line = own.loops[0].step[0];
-        } else {
-            Cursor cursor(own, packing.base, first + i);
-            for (int64_t j = 0; j < lines; ++j, cursor.advance(1)) {
-                access.load(kernels_, block.staging + j * line, packing.tensor, fold, cursor.at(), block.k, block.depth, nullptr);
+        const int64_t line_count = std::min(packing.width, count - i), width = round_up(line_count, packing.unit);
+        for (int64_t j = 0; j < line_count; ++j, cursor.advance(1)) {
+            if (in_place) {
+                lines[j] = packing.tensor + cursor.at()[0] + block.k;
+                continue;
             }
+            uint32_t* const line = block.staging + j * block.depth;
+            lines[j] = line;
+            access.load(kernels_, line, packing.tensor, fold, cursor.at(), block.k, block.depth, nullptr);
         }
         if (packing.unit == 1) {
-            kernels_.transpose_panel(panel, from, line, lines, block.depth);
+            kernels_.transpose_panel(panel, lines.data(), line_count, block.depth);
             continue;
         }
-        kernels_.transpose(panel, width, from, line, lines, block.depth);
-        for (int64_t k = 0; k < block.depth && lines < width; ++k) std::fill(panel + k * width + lines, panel + (k + 1) * width, 0);
+        kernels_.transpose(panel, width, lines.data(), line_count, block.depth);
+        for (int64_t k = 0; k < block.depth && line_count < width; ++k) {
+            std::fill(panel + k * width + line_count, panel + (k + 1) * width, 0);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ namespace crowdtrain {
 namespace {
 
 constexpr int64_t kTileWords = 1024;
+constexpr int64_t kTransposedOutputs = 16;  // of a tile that is loaded along the fold
 
 int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
@@ -92,7 +93,7 @@ struct Fold::Tile {
     int64_t row;             // words from one iteration to the next
     std::vector<uint32_t*> slots;
     std::vector<int64_t> rows;  // by slot: words from one iteration to the next
-    uint32_t* columns;          // kTileWords of scratch
+    uint32_t* lines;            // kTileWords of scratch
 };
 
 Fold::Fold(const Nest& nest, const Kernels& kernels)
@@ -114,7 +115,7 @@ Fold::Fold(const Nest& nest, const Kernels& kernels)
         all_in_place &= loads_[o] == Load::in_place;
         any_by_fold |= loads_[o] == Load::by_fold;
     }
-    outputs_ = std::min(round_up(nest.words(), kernels.lanes), any_by_fold ? kTileWords / 16 : kTileWords / 2);
+    outputs_ = std::min(round_up(nest.words(), kernels.lanes), any_by_fold ? kTransposedOutputs : kTileWords / 2);
     folds_ = all_in_place ? nest.fold_length() : std::min(nest.fold_length(), kTileWords / outputs_);
 }
 
@@ -144,7 +145,7 @@ void Fold::run_outputs(const uint32_t* const* values, uint32_t* out, int64_t beg
     Tile tile{};
     tile.slots.resize(body_.slots);
     tile.rows.resize(body_.slots);
-    tile.columns = scratch + body_.slots * kTileWords;
+    tile.lines = scratch + body_.slots * kTileWords;
     for (int slot = 0; slot < body_.slots; ++slot) tile.slots[slot] = scratch + slot * kTileWords;
     for (size_t i = 0; i < nest_.immediates.size(); ++i) {
         kernels_.fill(tile.slots[operands + i], nest_.immediates[i], kTileWords);
@@ -204,19 +205,19 @@ void Fold::load(Tile& tile, const uint32_t* const* values) const {
 void Fold::load_by_fold(Tile& tile, int o, const uint32_t* tensor) const {
     const Access& access = operands_.accesses[o];
     const Walk &outer = operands_.outer[o], &fold = operands_.fold[o];
-    Position at = access.origin();
-    if (access.contiguous(fold) && outer.loops.size() == 1) {
-        fold.move(at, tile.from);
-        outer.move(at, tile.start);
-        kernels_.transpose(tile.slots[o], tile.row, tensor + at[0], outer.loops[0].step[0], tile.outputs, tile.folds);
-        return;
+    const bool in_place = access.contiguous(fold);
+    std::array<const uint32_t*, kTransposedOutputs> lines;
+    Cursor cursor(outer, access.origin(), tile.start);
+    for (int64_t i = 0; i < tile.outputs; ++i, cursor.advance(1)) {
+        if (in_place) {
+            lines[i] = tensor + cursor.at()[0] + tile.from;
+            continue;
+        }
+        uint32_t* const line = tile.lines + i * tile.folds;
+        lines[i] = line;
+        access.load(kernels_, line, tensor, fold, cursor.at(), tile.from, tile.folds, nullptr);
     }
-    for (int64_t i = 0; i < tile.outputs; ++i) {
-        at = access.origin();
-        outer.move(at, tile.start + i);
-        access.load(kernels_, tile.columns + i * tile.folds, tensor, fold, at, tile.from, tile.folds, nullptr);
-    }
-    kernels_.transpose(tile.slots[o], tile.row, tile.columns, tile.folds, tile.outputs, tile.folds);
+    kernels_.transpose(tile.slots[o], tile.row, lines.data(), tile.outputs, tile.folds);
 }
 
 void Fold::fold(const Tile& tile) const {

@@ -49,11 +49,13 @@ struct Kernels {
 
     void (*fill)(uint32_t* out, uint32_t word, int64_t count);
     void (*iota)(uint32_t* out, uint32_t first, uint32_t step, int64_t count);
-    void (*copy_strided)(uint32_t* out, const uint32_t* in, int64_t stride, int64_t count);
-    // out[c * out_row + r] = in[r * in_row + c]
-    void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns);
-    // The same with out_row = rows <= lanes; up to `lanes` more words of `out` are overwritten.
-    void (*transpose_panel)(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns);
+    void (*copy_strided)(uint32_t* out, int64_t out_stride, const uint32_t* in, int64_t in_stride, int64_t count);
+    // `rows` rows of `count` words, one after another in `out`
+    void (*copy_rows)(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t in_stride, int64_t count);
+    // out[c * out_row + r] = rows[r][c]
+    void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* const* rows, int64_t row_count, int64_t columns);
+    // The same with out_row = row_count <= lanes; up to `lanes` more words of `out` are overwritten.
+    void (*transpose_panel)(uint32_t* out, const uint32_t* const* rows, int64_t row_count, int64_t columns);
     // Copies `panels` groups of tile rows, or of whole tile columns, from `in` to places `panel` words apart.
     void (*spread_rows)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);
     void (*spread_columns)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);

@@ -150,15 +150,34 @@ void iota_words(uint32_t* out, uint32_t first, uint32_t step, int64_t count) {
     for (int64_t i = 0; i < count; ++i) out[i] = first + static_cast<uint32_t>(i) * step;
 }
 
+// Some words from `in` to `out`, in whole vectors but for the last, which overlaps the one before.
 template <class V>
-void copy_strided(uint32_t* out, const uint32_t* in, int64_t stride, int64_t count) {
-    if (stride == 0) {
-        fill_words<V>(out, *in, count);
-    } else if (stride == 1) {
-        std::memcpy(out, in, sizeof(uint32_t) * static_cast<size_t>(count));
-    } else {
-        for (int64_t i = 0; i < count; ++i) out[i] = in[i * stride];
+inline void copy_words(uint32_t* out, const uint32_t* in, int64_t count) {
+    constexpr int n = V::kLanes;
+    if (count < n) {
+        for (int64_t i = 0; i < count; ++i) out[i] = in[i];
+        return;
     }
+    for (int64_t i = 0; i + n <= count; i += n) store(out + i, load(V{}, in + i));
+    store(out + count - n, load(V{}, in + count - n));
+}
+
+template <class V>
+void copy_strided(uint32_t* out, int64_t out_stride, const uint32_t* in, int64_t in_stride, int64_t count) {
+    if (out_stride != 1) {
+        for (int64_t i = 0; i < count; ++i) out[i * out_stride] = in[i * in_stride];
+    } else if (in_stride == 1) {
+        copy_words<V>(out, in, count);
+    } else if (in_stride == 0) {
+        fill_words<V>(out, *in, count);
+    } else {
+        for (int64_t i = 0; i < count; ++i) out[i] = in[i * in_stride];
+    }
+}
+
+template <class V>
+void copy_rows(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t in_stride, int64_t count) {
+    for (int64_t r = 0; r < rows; ++r) copy_strided<V>(out + r * count, 1, in + r * in_row, in_stride, count);
 }
 
 // The transpose of a square of words, by log2(lanes) perfect shuffles.
@@ -176,38 +195,39 @@ inline void transpose_square(V (&a)[V::kLanes]) {
 }
 
 template <class V>
-void transpose(uint32_t* out, int64_t out_row, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns) {
+void transpose(uint32_t* out, int64_t out_row, const uint32_t* const* rows, int64_t row_count, int64_t columns) {
     constexpr int n = V::kLanes;
     int64_t r = 0;
-    for (; r + n <= rows; r += n) {
+    for (; r + n <= row_count; r += n) {
         int64_t c = 0;
         for (; c + n <= columns; c += n) {
             V a[n];
-            for (int i = 0; i < n; ++i) a[i] = load(V{}, in + (r + i) * in_row + c);
+            for (int i = 0; i < n; ++i) a[i] = load(V{}, rows[r + i] + c);
             transpose_square(a);
             for (int i = 0; i < n; ++i) store(out + (c + i) * out_row + r, a[i]);
         }
         for (; c < columns; ++c) {
-            for (int i = 0; i < n; ++i) out[c * out_row + r + i] = in[(r + i) * in_row + c];
+            for (int i = 0; i < n; ++i) out[c * out_row + r + i] = rows[r + i][c];
         }
     }
-    for (; r < rows; ++r) {
-        for (int64_t c = 0; c < columns; ++c) out[c * out_row + r] = in[r * in_row + c];
+    for (; r < row_count; ++r) {
+        for (int64_t c = 0; c < columns; ++c) out[c * out_row + r] = rows[r][c];
     }
 }
 
 template <class V>
-void transpose_panel(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t columns) {
+void transpose_panel(uint32_t* out, const uint32_t* const* rows, int64_t row_count, int64_t columns) {
     constexpr int n = V::kLanes;
     int64_t c = 0;
     for (; c + n <= columns; c += n) {
         V a[n];
-        for (int i = 0; i < n; ++i) a[i] = i < rows ? load(V{}, in + i * in_row + c) : V{};
+        for (int i = 0; i < n; ++i) a[i] = i < row_count ? load(V{}, rows[i] + c) : V{};
         transpose_square(a);
-        for (int i = 0; i < n; ++i) store(out + (c + i) * rows, a[i]);  // the next one overwrites what is too much
+        // what is too much of one is overwritten by the next
+        for (int i = 0; i < n; ++i) store(out + (c + i) * row_count, a[i]);
     }
     for (; c < columns; ++c) {
-        for (int64_t i = 0; i < rows; ++i) out[c * rows + i] = in[i * in_row + c];
+        for (int64_t i = 0; i < row_count; ++i) out[c * row_count + i] = rows[i][c];
     }
 }
 
@@ -282,6 +302,7 @@ constexpr Kernels make_kernels() {
     k.fill = fill_words<V>;
     k.iota = iota_words<V>;
     k.copy_strided = copy_strided<V>;
+    k.copy_rows = copy_rows<V>;
     k.transpose = transpose<V>;
     k.transpose_panel = transpose_panel<V>;
     k.spread_rows = spread<V, V::kTileRows>;
