@@ -199,7 +199,10 @@ contract Referee is IReferee {
         if (bytes(flaw).length > 0) return true;
         if (bytes(header.check(h)).length > 0) return true;
         if (tensor >= h.state) return false;
-        TensorType memory given = _type(header, h, header.nextOf(h, tensor), producer);
+        uint256 next = header.nextOf(h, tensor);
+        // What stands in the header, its own rules have compared.
+        if (next < h.state + h.data) return false;
+        TensorType memory given = _type(header, h, next, producer);
         TensorType memory needed = header.typeOf(h, tensor);
         return keccak256(abi.encode(given)) != keccak256(abi.encode(needed));
     }

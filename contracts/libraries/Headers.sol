@@ -87,21 +87,43 @@ library Headers {
                 tensors += size;
             }
             if (tensors != header.state) return "groups";
-            uint256 at = header.stateAt;
+            uint256[] memory types;
+            (types, flaw) = _checkTypes(data, header);
+            if (bytes(flaw).length > 0) return flaw;
             for (uint256 i = 0; i < header.state; ++i) {
-                (at, flaw) = _checkType(data, at);
-                if (bytes(flaw).length > 0) return flaw;
-                if (data.u32(at) >= values) return "next value";
-                at += 4;
+                uint256 next = data.u32(types[i] + 2 + 4 * data.u8(types[i] + 1));
+                if (next >= values) return "next value";
+                if (next < types.length && !_sameType(data, types[i], types[next])) return "type of a next value";
             }
-            for (uint256 i = 0; i < header.data; ++i) {
-                (at, flaw) = _checkType(data, at);
-                if (bytes(flaw).length > 0) return flaw;
-            }
-            for (uint256 i = 0; i < header.logs; ++i) {
-                if (data.u32(at + 4 * i) >= values) return "logged value";
+            for (uint256 at = header.logsAt; at < data.length; at += 4) {
+                if (data.u32(at) >= values) return "logged value";
             }
         }
+    }
+
+    /// Checks the types of state and data tensors; returns where they stand.
+    function _checkTypes(bytes calldata data, Header memory header)
+        private
+        pure
+        returns (uint256[] memory types, string memory flaw)
+    {
+        unchecked {
+            types = new uint256[](header.state + header.data);
+            uint256 at = header.stateAt;
+            for (uint256 i = 0; i < types.length; ++i) {
+                types[i] = at;
+                (at, flaw) = _checkType(data, at);
+                if (bytes(flaw).length > 0) return (types, flaw);
+                if (i < header.state) at += 4;
+            }
+        }
+    }
+
+    function _sameType(bytes calldata data, uint256 a, uint256 b) private pure returns (bool) {
+        uint256 length = 2 + 4 * data.u8(a + 1);
+        // The longer one of two types may end beyond the data; it is not the same then.
+        if (b + length > data.length) return false;
+        return keccak256(data[a:a + length]) == keccak256(data[b:b + length]);
     }
 
     /// Checks the type at `at`; returns where it ends.
@@ -128,7 +150,8 @@ library Headers {
 
     /// Number of the value that becomes state tensor `tensor`.
     function nextOf(bytes calldata data, Header memory header, uint256 tensor) internal pure returns (uint256) {
-        return data.u32(_typeAt(data, header, tensor + 1) - 4);
+        uint256 at = _typeAt(data, header, tensor);
+        return data.u32(at + 2 + 4 * data.u8(at + 1));
     }
 
     /// Type of a state or data tensor.
@@ -145,7 +168,7 @@ library Headers {
         }
     }
 
-    /// Where the type of a state or data tensor stands; for the number after the last, where the types end.
+    /// Where the type of a state or data tensor stands.
     function _typeAt(bytes calldata data, Header memory header, uint256 value) private pure returns (uint256 at) {
         unchecked {
             at = header.stateAt;

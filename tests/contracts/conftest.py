@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from crowdtrain.devnet import find_anvil
 from web3 import Web3
 from web3.contract import Contract
 
@@ -24,13 +26,16 @@ Deploy = Callable[..., Contract]
 @pytest.fixture(scope="session")
 def web3() -> Iterator[Web3]:
     """A client of an anvil of its own, without gas limits, that ends with the session."""
-    command = [str(ROOT / "node_modules" / ".bin" / "anvil"), "--port", "0", "--disable-block-gas-limit"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as anvil:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(find_anvil()), "--silent", "--port", str(port), "--disable-block-gas-limit"]
+    with subprocess.Popen(command) as anvil:
         try:
-            assert anvil.stdout is not None
-            matches = (re.search(r"Listening on (\S+)", line) for line in anvil.stdout)
-            address = next(match[1] for match in matches if match)
-            yield Web3(Web3.HTTPProvider(f"http://{address}", request_kwargs={"timeout": 600}))
+            client = Web3(Web3.HTTPProvider(f"http://127.0.0.1:{port}", request_kwargs={"timeout": 600}))
+            while not client.is_connected():
+                assert anvil.poll() is None, "anvil does not start"
+                time.sleep(0.05)
+            yield client
         finally:
             anvil.terminate()
 

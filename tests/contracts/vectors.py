@@ -192,18 +192,21 @@ def text() -> str:
     rng = np.random.default_rng(2)
     vectors = [*_operations(rng), *_accesses(rng)]
     broken = broken_nests()
-    return json.dumps(
-        {
-            "names": [vector.name for vector in vectors],
-            "calls": [f"0x{vector.call.hex()}" for vector in vectors],
-            "words": [vector.word for vector in vectors],
-            "rules": list(broken),
-            "broken": [f"0x{encoded.hex()}" for encoded in broken.values()],
-        },
-        indent=1,
+    return (
+        json.dumps(
+            {
+                "names": [vector.name for vector in vectors],
+                "calls": [f"0x{vector.call.hex()}" for vector in vectors],
+                "words": [vector.word for vector in vectors],
+                "rules": list(broken),
+                "broken": [f"0x{encoded.hex()}" for encoded in broken.values()],
+            },
+            indent=1,
+        )
+        + "\n"
     )
 
 
 if __name__ == "__main__":
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(text() + "\n")
+    FILE.write_text(text())

@@ -1,0 +1,320 @@
+"""The Referee against the reference interpreter and the decoder, on generated nests and hostile bytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts.openings import Words, arguments
+from contracts.vectors import FILE, broken_nests, text
+from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
+from crowdtrain_engine import Axis, DType, Instruction, Nest, Program, ProgramError, Read, merkle, reference
+from crowdtrain_engine.arithmetic import evaluate
+from crowdtrain_engine.header import Header
+from crowdtrain_engine.ops import BY_NAME, OPS
+from engine.strategies import SPECIAL, Case, cases, contractions, convolutions, programs, words
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from web3 import Web3
+from web3.contract import Contract
+from web3.exceptions import ContractCustomError
+
+Call = tuple[str, tuple[Any, ...]]
+
+GAS = {"gas": 10**12}
+FEW = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+MANY = settings(FEW, max_examples=5_000)
+
+
+class Referee:
+    """The deployed Referee, asked many things at a time."""
+
+    def __init__(self, referee: Contract, calls: Contract) -> None:
+        self.contract = referee
+        self._calls = calls
+
+    def __call__(self, calls: list[Call]) -> list[tuple[Any, ...] | str]:
+        """For each (function, arguments) the decoded result, or the name of the error."""
+        data = [self.contract.encode_abi(name, args=list(args)) for name, args in calls]
+        succeeded, results, _ = self._calls.functions.run(self.contract.address, data).call(GAS)
+        return [
+            self._decode(name, ok, result)
+            for (name, _), ok, result in zip(calls, succeeded, results, strict=True)
+        ]
+
+    def _decode(self, name: str, succeeded: bool, result: bytes) -> tuple[Any, ...] | str:
+        codec = self.contract.w3.codec
+        if succeeded:
+            outputs = self.contract.get_function_by_name(name).abi["outputs"]
+            return tuple(codec.decode([_type(output) for output in outputs], result))
+        names = {
+            bytes(Web3.keccak(text=f"{e['name']}({','.join(_type(i) for i in e['inputs'])})")[:4]): e["name"]
+            for e in self.contract.abi
+            if e["type"] == "error"
+        }
+        return names[result[:4]]
+
+
+def _type(parameter: Any) -> str:
+    if parameter["type"].startswith("tuple"):
+        inner = ",".join(_type(component) for component in parameter["components"])
+        return f"({inner}){parameter['type'][5:]}"
+    return str(parameter["type"])
+
+
+@pytest.fixture(scope="module")
+def referee(deploy: Callable[..., Contract]) -> Referee:
+    return Referee(deploy("Referee"), deploy("Calls"))
+
+
+def _stretches(nest: Nest, values: list[Words], rng: random.Random, count: int) -> list[tuple[Call, int]]:
+    """Calls of evaluate on stretches of at most 16 iterations, with the words that the reference gives."""
+    found = []
+    for _ in range(count):
+        output = rng.randrange(nest.type.size)
+        start = rng.randrange(nest.fold_length)
+        stop = min(nest.fold_length, start + rng.randint(1, 16))
+        accumulator = nest.init if start == 0 else rng.choice([int(word) for word in SPECIAL])
+        expected = reference.fold(
+            nest, values, np.array([output]), start, stop, np.array([accumulator], np.uint32)
+        )
+        call = "evaluate", arguments(nest, values, output, start, stop, accumulator)
+        found.append((call, int(expected[0])))
+    return found
+
+
+def _check(referee: Referee, case: Case, seed: int) -> None:
+    rng = random.Random(seed)
+    values = reference.run_step(case.program, [*case.state, *case.data])
+    asked = [pair for nest in case.program.nests for pair in _stretches(nest, values, rng, 3)]
+    got = referee([call for call, _ in asked])
+    assert got == [(expected,) for _, expected in asked]
+
+
+@FEW
+@given(case=cases(), seed=st.integers(0, 2**32))
+def test_any_program(referee: Referee, case: Case, seed: int) -> None:
+    _check(referee, case, seed)
+
+
+@FEW
+@given(case=cases(st.one_of(contractions(), convolutions())), seed=st.integers(0, 2**32))
+def test_contractions_and_convolutions(referee: Referee, case: Case, seed: int) -> None:
+    _check(referee, case, seed)
+
+
+@pytest.mark.slow
+@MANY
+@given(case=cases(st.one_of(programs(), contractions(), convolutions())), seed=st.integers(0, 2**32))
+def test_thousands_of_programs(referee: Referee, case: Case, seed: int) -> None:
+    _check(referee, case, seed)
+
+
+def _operation(name: str) -> Nest:
+    """out[i] = name(value 0 at i, value 1 at i, value 2 at i), each of 64 words"""
+    op = BY_NAME[name]
+    reads = tuple(Read(value, (Axis(64, ((0, 1),)),)) for value in range(op.arity))
+    return Nest(DType.f32, (64,), reads, (Instruction(op.code, *range(1, op.arity + 1)),), op.arity + 1)
+
+
+@pytest.mark.parametrize("name", [op.name for op in OPS])
+def test_every_operation(referee: Referee, name: str) -> None:
+    rng = np.random.default_rng(BY_NAME[name].code)
+    nest = _operation(name)
+    values = [words(rng, 64) for _ in range(BY_NAME[name].arity)]
+    asked: list[Call] = [("evaluate", arguments(nest, values, i, 0, 1, 0)) for i in range(64)]
+    expected = evaluate(name, *values)
+    assert referee(asked) == [(int(word),) for word in expected]
+
+
+def test_every_elementary_function_over_its_range(referee: Referee) -> None:
+    argument = np.linspace(-110, 110, 64, dtype=np.float32).view(np.uint32)
+    for name in ("exp", "log", "tanh", "erf", "sigmoid"):
+        asked: list[Call] = [
+            ("evaluate", arguments(_operation(name), [argument], i, 0, 1, 0)) for i in range(64)
+        ]
+        assert referee(asked) == [(int(word),) for word in evaluate(name, argument)]
+
+
+# --------------------------------------------------------------------------- pages
+
+
+@pytest.fixture(scope="module")
+def product() -> tuple[Nest, list[Words]]:
+    """A matrix product whose operands take 4 and 3 pages."""
+    rows, columns, inner = 20, 10, 50
+    reads = (
+        Read(0, (Axis(rows, ((0, 1),)), Axis(inner, ((2, 1),)))),
+        Read(1, (Axis(inner, ((2, 1),)), Axis(columns, ((1, 1),)))),
+    )
+    body = (Instruction(BY_NAME["ffma"].code, 1, 2, 0),)
+    nest = Nest(DType.f32, (rows, columns), reads, body, 3, (inner,))
+    rng = np.random.default_rng(7)
+    return nest, [words(rng, rows * inner), words(rng, inner * columns)]
+
+
+def test_a_page_that_is_read_must_be_opened(referee: Referee, product: tuple[Nest, list[Words]]) -> None:
+    encoded, operands, pages, *rest = arguments(*product, 125, 20, 36, 0)
+    for missing in range(len(pages)):
+        kept = pages[:missing] + pages[missing + 1 :]
+        assert referee([("evaluate", (encoded, operands, kept, *rest))]) == ["MissingPage"]
+    assert referee([("evaluate", (encoded, operands, pages[::-1], *rest))])[0] != "MissingPage"
+
+
+def test_a_page_must_be_proved(referee: Referee, product: tuple[Nest, list[Words]]) -> None:
+    encoded, operands, pages, *rest = arguments(*product, 125, 20, 36, 0)
+    operand, index, content, proof = pages[0]
+    bad = [
+        (operand, index, content[:-1] + b"x", proof),
+        (operand, index, content[:-1], proof),
+        (operand, index ^ 1, content, proof),
+        (operand, index + 4, content, proof),
+        (operand, index, content, proof[:-1]),
+        (operand, index, content, [*proof, bytes(32)]),
+        (operand, index, content, [bytes(32), *proof[1:]]),
+        (1 - operand, index, content, proof),
+        (2, index, content, proof),
+    ]
+    for page in bad:
+        assert referee([("evaluate", (encoded, operands, [page, *pages[1:]], *rest))]) == ["BadPage"], page[
+            :2
+        ]
+
+
+def test_an_opened_page_of_padding_is_no_page(referee: Referee, product: tuple[Nest, list[Words]]) -> None:
+    """Value 1 has 500 words, 2 pages; value 0 has 1000, 4; 600 words make 3 pages and one leaf of padding."""
+    nest, (first, _) = product
+    short = Nest(nest.dtype, (600,), (Read(0, (Axis(600, ((0, 1),)),)),), (), 1)
+    encoded, operands, pages, *rest = arguments(short, [first[:600]], 3, 0, 1, 0)
+    tree = merkle.tensor_tree(first[:600])
+    padding = (0, 3, bytes(1024), tree.proof(3))
+    assert referee([("evaluate", (encoded, operands, [*pages, padding], *rest))]) == ["BadPage"]
+
+
+def test_elements_and_iterations_beyond_the_end(referee: Referee, product: tuple[Nest, list[Words]]) -> None:
+    encoded, operands, pages, *_ = arguments(*product, 125, 20, 36, 0)
+    assert referee(
+        [
+            ("evaluate", (encoded, operands, pages, 200, 20, 36, 0)),
+            ("evaluate", (encoded, operands, pages, 125, 36, 51, 0)),
+        ]
+    ) == ["OutOfRange", "OutOfRange"]
+
+
+# --------------------------------------------------------------------------- decoding
+
+
+def _shape_of(encoded: bytes) -> tuple[Any, ...] | str:
+    """What Referee.shapeOf must say."""
+    try:
+        nest = Nest.decode(encoded)
+    except ProgramError:
+        return "InvalidNest"
+    if any(0 in read.shape for read in nest.reads):
+        return "InvalidNest"
+    return ((nest.type.size, nest.fold_length, nest.init),)
+
+
+def _mutants(encoded: bytes, rng: random.Random, count: int) -> list[bytes]:
+    """Bytes near `encoded`: changed, cut, lengthened, doubled."""
+    found = [encoded, b"", encoded[:-1], encoded + b"\0", encoded[: rng.randrange(len(encoded))]]
+    for _ in range(count):
+        changed = bytearray(encoded)
+        for _ in range(rng.choice([1, 1, 1, 2, 4])):
+            at = rng.randrange(len(changed))
+            changed[at] = rng.choice([0, 1, 2, 3, changed[at] ^ 1 << rng.randrange(8), 0x7F, 0x80, 0xFF])
+        found.append(bytes(changed))
+    return found
+
+
+@FEW
+@given(case=cases(), seed=st.integers(0, 2**32))
+def test_the_decoder_accepts_what_python_accepts(referee: Referee, case: Case, seed: int) -> None:
+    rng = random.Random(seed)
+    encodings = [mutant for nest in case.program.nests for mutant in _mutants(nest.encode(), rng, 15)]
+    assert referee([("shapeOf", (encoded,)) for encoded in encodings]) == [*map(_shape_of, encodings)]
+
+
+def _about_header(encoded: bytes, tensor: int, producer: Nest) -> list[tuple[Call, Any]]:
+    """What the Referee is asked about a header, with what it must say."""
+    invalid: Call = ("isInvalidHeader", (encoded, tensor, producer.encode()))
+    try:
+        header = Header.decode(encoded)
+    except ProgramError:
+        calls: list[Call] = [("headerOf", (encoded,)), ("nextOf", (encoded, tensor))]
+        return [*((call, "InvalidHeader") for call in calls), (invalid, (True,))]
+    shape = (len(header.state), len(header.data), header.nests, header.groups)
+    following = (header.next[tensor],) if tensor < len(header.next) else "OutOfRange"
+    return [
+        (("headerOf", (encoded,)), (shape,)),
+        (("nextOf", (encoded, tensor)), following),
+        (invalid, (is_invalid_header(encoded, tensor, producer.encode()),)),
+    ]
+
+
+@FEW
+@given(case=cases(), seed=st.integers(0, 2**32))
+def test_headers(referee: Referee, case: Case, seed: int) -> None:
+    rng = random.Random(seed)
+    program = case.program
+    pairs = [
+        pair
+        for encoded in _mutants(program.header.encode(), rng, 15)
+        for pair in _about_header(encoded, rng.randrange(len(program.state) + 1), rng.choice(program.nests))
+    ]
+    assert referee([call for call, _ in pairs]) == [expected for _, expected in pairs]
+
+
+@FEW
+@given(case=cases(), seed=st.integers(0, 2**32))
+def test_validity_of_a_nest_in_its_program(referee: Referee, case: Case, seed: int) -> None:
+    rng = random.Random(seed)
+    program = case.program
+    header = program.header.encode()
+    asked: list[Call] = []
+    for index, nest in enumerate(program.nests):
+        for encoded in _mutants(nest.encode(), rng, 10):
+            read = rng.randrange(program.first_nest + index)
+            producer = b"" if read < program.first_nest else program.nests[read - program.first_nest].encode()
+            asked.append(("isInvalid", (header, rng.randrange(index, index + 2), encoded, read, producer)))
+    assert referee(asked) == [(is_invalid_nest(*call[1]),) for call in asked]
+
+
+@pytest.mark.parametrize("rule", broken_nests())
+def test_a_nest_that_breaks_a_rule_is_refused(referee: Referee, rule: str) -> None:
+    encoded = broken_nests()[rule]
+    assert _shape_of(encoded) == "InvalidNest"
+    assert referee([("shapeOf", (encoded,))]) == ["InvalidNest"]
+
+
+def test_the_vectors_for_forge_are_current() -> None:
+    assert FILE.read_text() == text(), "run python -m contracts.vectors in tests/"
+
+
+def test_a_valid_program_is_not_called_invalid(referee: Referee) -> None:
+    nest = _operation("fadd")
+    program = _three_vectors(nest)
+    program.validate()
+    header, encoded = program.header.encode(), nest.encode()
+    asked: list[Call] = [("isInvalid", (header, 0, encoded, read, b"")) for read in range(3)]
+    asked += [("isInvalidHeader", (header, tensor, encoded)) for tensor in range(4)]
+    assert referee(asked) == [(False,)] * 7
+
+
+def _three_vectors(nest: Nest) -> Program:
+    kind = nest.type
+    return Program((2, 1), (kind, kind, kind), (), (nest,), (3, 1, 2))
+
+
+@pytest.mark.parametrize("function", ["headerOf", "shapeOf"])
+def test_errors_carry_the_reason(referee: Referee, function: str) -> None:
+    with pytest.raises(ContractCustomError):
+        referee.contract.functions[function](b"").call(GAS)
