@@ -52,6 +52,7 @@ def run(
     max_stake: options.MaxStake = None,
     lease_part: LeasePart = 0.5,
     patience: options.Patience = 30,
+    job: options.Jobs = None,
     backend: options.Backend = "native",
     isa: options.Isa = None,
     threads: options.Threads = None,
@@ -86,13 +87,17 @@ def run(
     )
 
     def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Solver:
+        from crowdtrain.chain import JobId
         from crowdtrain.game.sabotage import parse
 
         from crowdtrain_node.decide import NO_LIMIT, Policy
         from crowdtrain_node.solver import Solver
 
+        chosen = frozenset(map(JobId, job or []))
         most = NO_LIMIT if max_stake is None else max_stake
-        policy = Policy(min_price=min_price, max_stake=most, lease_part=lease_part, patience=patience)
+        policy = Policy(
+            min_price=min_price, max_stake=most, lease_part=lease_part, patience=patience, jobs=chosen
+        )
         cheat = parse(sabotage) if sabotage else None
         return Solver(folder, log, chain, opened, policy, hardware, cheat)
 

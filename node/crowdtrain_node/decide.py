@@ -51,6 +51,8 @@ class Policy:
     """the part of a lease that the estimated work may take"""
     patience: int = 30
     """how long others are left to settle, expire or void what is theirs before this solver does it"""
+    jobs: frozenset[JobId] = frozenset()
+    """the only jobs to work on, unless empty"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,6 +232,8 @@ class Solver:
 
     def _refuse(self, job: Job) -> str | None:
         terms = job.terms
+        if self._policy.jobs and job.id not in self._policy.jobs:
+            return "it is not one of the jobs that were chosen"
         if terms.segments > MAX_SEGMENTS:
             return f"it has {terms.segments} segments, at most {MAX_SEGMENTS} are followed"
         if terms.stake > self._policy.max_stake:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from crowdtrain.web3_chain import Web3Chain
 
 __all__ = [
-    "Backend", "Deployed", "Disk", "Folder", "Idle", "Isa", "Key", "Launch", "MaxStake", "Memory", "Metrics",
-    "Patience", "Poll", "Process", "Quiet", "Rpc", "StoreAt", "Threads", "launch", "print_status",
+    "Backend", "Deployed", "Disk", "Folder", "Idle", "Isa", "Jobs", "Key", "Launch", "MaxStake", "Memory",
+    "Metrics", "Patience", "Poll", "Process", "Quiet", "Rpc", "StoreAt", "Threads", "launch", "print_status",
 ]  # fmt: skip
 
 GIB = 2**30
@@ -63,6 +63,7 @@ MaxStake = Annotated[
 Patience = Annotated[
     int, _option("--patience", min=0, help="Seconds others are left to settle, expire or void theirs.")
 ]
+Jobs = Annotated[list[int] | None, _option("--job", min=1, help="Only this job; may be given many times.")]
 Metrics = Annotated[
     int | None, _option("--metrics", min=1, max=65535, help="Port for Prometheus, on this machine only.")
 ]

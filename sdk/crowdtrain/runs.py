@@ -120,7 +120,7 @@ class Appraisal:
 
 def measure_speed(backend: str, threads: int | None, isa: str | None, seconds: float = 0.2) -> float:
     """Body operations a second of a matrix product on this machine, measured for about ``seconds``."""
-    n = 128
+    n = 64
     axis = [Axis(n, ((loop, 1),)) for loop in range(3)]
     product = Nest(
         DType.f32,

@@ -55,6 +55,7 @@ def run(
     last_part: LastPart = 0.25,
     tidy: Tidy = True,
     patience: options.Patience = 30,
+    job: options.Jobs = None,
     backend: options.Backend = "native",
     isa: options.Isa = None,
     threads: options.Threads = None,
@@ -88,11 +89,16 @@ def run(
     )
 
     def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Verifier:
+        from crowdtrain.chain import JobId
+
         from crowdtrain_verifier.decide import NO_LIMIT, Policy
         from crowdtrain_verifier.verifier import Verifier
 
+        chosen = frozenset(map(JobId, job or []))
         most = NO_LIMIT if max_stake is None else max_stake
-        policy = Policy(max_stake=most, join=join, last_part=last_part, tidy=tidy, patience=patience)
+        policy = Policy(
+            max_stake=most, join=join, last_part=last_part, tidy=tidy, patience=patience, jobs=chosen
+        )
         return Verifier(folder, log, chain, opened, policy, hardware)
 
     launch("verifier", given, make)

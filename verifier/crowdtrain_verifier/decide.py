@@ -76,6 +76,8 @@ class Policy:
     """whether to settle, expire, void and time out what nobody else does"""
     patience: int = 30
     """how long others are left to do that themselves"""
+    jobs: frozenset[JobId] = frozenset()
+    """the only jobs to check, unless empty"""
 
 
 @dataclass(frozen=True, slots=True)

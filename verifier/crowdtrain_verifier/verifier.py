@@ -161,6 +161,8 @@ class Verifier:
 
     def _refuse(self, job: Job) -> str | None:
         segments, stake = job.terms.segments, job.terms.stake
+        if self._policy.jobs and job.id not in self._policy.jobs:
+            return "it is not one of the jobs that were chosen"
         if segments > MAX_SEGMENTS:
             return f"it has {segments} segments, at most {MAX_SEGMENTS} are followed"
         if stake > self._policy.max_stake:
