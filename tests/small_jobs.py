@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from crowdtrain import tensors
-from crowdtrain.chain import Address, Job, JobId, JobTerms, Segment, SegmentKey, SegmentState
-from crowdtrain.jobs import publish_job
+from crowdtrain.chain import Address, Chain, Job, JobId, JobTerms, Segment, SegmentKey, SegmentState
+from crowdtrain.game.sabotage import parse
+from crowdtrain.jobs import load_job, publish_job
 from crowdtrain.plan import Plan, chain
 from crowdtrain.stores import FakeStore
 from crowdtrain_engine import Dataset, Program, State, execute, merkle
+from crowdtrain_engine.trace import Machine, Replay, seal, trace_root
 from small_programs import perceptron, perceptron_data, perceptron_state
 
 BUYER = Address("0x00000000000000000000000000000000000B0b01")
@@ -77,3 +79,27 @@ def sample() -> Sample:
     manifest = publish_job(store, plan, [program], [data], state)
     assert merkle.root(state.group_roots) == state.root
     return Sample(store, program, data, state, plan, manifest)
+
+
+def claim(chain: Chain, given: Sample, key: SegmentKey) -> None:
+    """Claims a segment of the sample's job as the chain's account."""
+    files = load_job(chain, given.store, key.job)
+    proofs = files.input_proofs(key.index, lambda index: chain.segment(SegmentKey(key.job, index)))
+    chain.claim(key, files.spec(key.index), files.plan.proof(key.index), proofs)
+
+
+def replay(given: Sample, index: int, cheat: str | None = None) -> Replay:
+    """Segment ``index`` as it is run honestly, or with a way to cheat."""
+    spec = given.plan.segments[index]
+    first = sum(earlier.steps for earlier in given.plan.segments[:index])
+    machine = Machine(
+        given.program, given.data, backend="reference", deviation=parse(cheat) if cheat else None
+    )
+    return Replay.run(machine, given.after(first), steps=spec.steps, interval=spec.interval)
+
+
+def commit(chain: Chain, given: Sample, key: SegmentKey, done: Replay) -> None:
+    """Stores and commits what was run."""
+    output = done.state_at(len(done.trace) - 1)
+    sealed = seal(trace_root(done.trace), bytes.fromhex(chain.address[2:]))
+    chain.commit(key, output.group_roots, sealed, tensors.save_state(given.store, output))

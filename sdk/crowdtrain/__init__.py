@@ -1,1 +1,113 @@
-"""crowdtrain: anybody's machine trains anybody's PyTorch model for pay, and nobody has to be trusted."""
+"""crowdtrain: anybody's machine trains anybody's PyTorch model for pay, and nobody has to be trusted.
+
+Everything here is imported when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crowdtrain_engine import (
+        BackendError,
+        DataError,
+        Dataset,
+        EngineError,
+        Program,
+        ProgramError,
+        State,
+        execute,
+        isas,
+    )
+
+    from crowdtrain import optim
+    from crowdtrain._errors import (
+        BadAnswer,
+        ChainError,
+        ChainUnavailable,
+        ConfigError,
+        Corrupt,
+        CrowdtrainError,
+        LoweringError,
+        NotFound,
+        PlanError,
+        Refused,
+        StoreError,
+        StoreUnavailable,
+    )
+    from crowdtrain._training import LoweredProgram, load_into
+    from crowdtrain.bundle import load_bundle, save_bundle
+    from crowdtrain.client import Client, JobHandle, NotReadyError, Quote
+    from crowdtrain.lowering import lower
+    from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
+
+_MODULES = {
+    "crowdtrain._errors": (
+        "BadAnswer", "ChainError", "ChainUnavailable", "ConfigError", "Corrupt", "CrowdtrainError",
+        "LoweringError", "NotFound", "PlanError", "Refused", "StoreError", "StoreUnavailable",
+    ),
+    "crowdtrain._training": ("LoweredProgram", "load_into"),
+    "crowdtrain.bundle": ("load_bundle", "save_bundle"),
+    "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
+    "crowdtrain.lowering": ("lower",),
+    "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
+    "crowdtrain_engine": (
+        "BackendError", "DataError", "Dataset", "EngineError", "Program", "ProgramError", "State", "execute",
+        "isas",
+    ),
+}  # fmt: skip
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "BackendError",
+    "BadAnswer",
+    "ChainError",
+    "ChainUnavailable",
+    "Client",
+    "ConfigError",
+    "Corrupt",
+    "CrowdtrainError",
+    "DataError",
+    "Dataset",
+    "EngineError",
+    "FakeStore",
+    "HttpStore",
+    "IpfsStore",
+    "JobHandle",
+    "LocalStore",
+    "LoweredProgram",
+    "LoweringError",
+    "NotFound",
+    "NotReadyError",
+    "PlanError",
+    "Program",
+    "ProgramError",
+    "Quote",
+    "Refused",
+    "State",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "execute",
+    "isas",
+    "load_bundle",
+    "load_into",
+    "lower",
+    "optim",
+    "save_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "optim":
+        return import_module("crowdtrain.optim")
+    if name in _WHERE:
+        value = getattr(import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'crowdtrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,7 +8,8 @@ from the file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from crowdtrain_engine.state import Array
 from crowdtrain._errors import Corrupt
 from crowdtrain.stores._blobs import Store
 
-__all__ = ["Group", "group_types", "load_dataset", "load_groups", "load_state", "save_dataset", "save_state"]
+__all__ = [
+    "Group", "group_types", "load_dataset", "load_groups", "load_state", "read_dataset", "read_state",
+    "save_dataset", "save_state", "write_dataset", "write_state",
+]  # fmt: skip
 
 Group = list[Array]
 """tensors of a group, in order"""
@@ -31,11 +35,7 @@ _HEADER = 256
 
 def save_state(store: Store, state: State) -> str:
     """Stores a state and returns its CID. Raises StoreUnavailable."""
-    groups = list(state.values())
-    return _save(
-        store,
-        {f"{g}.{t}": tensor for g, group in enumerate(groups) for t, tensor in enumerate(group.values())},
-    )
+    return _save(store, lambda path: write_state(path, state))
 
 
 def load_state(store: Store, cid: str, program: Program, group_roots: Sequence[bytes]) -> State:
@@ -81,7 +81,7 @@ def load_groups(
 
 def save_dataset(store: Store, data: Dataset) -> str:
     """Stores a dataset and returns its CID. Raises StoreUnavailable."""
-    return _save(store, {str(i): tensor for i, tensor in enumerate(data.tensors.values())})
+    return _save(store, lambda path: write_dataset(path, data))
 
 
 def load_dataset(store: Store, cid: str, program: Program, root: bytes) -> Dataset:
@@ -94,28 +94,81 @@ def load_dataset(store: Store, cid: str, program: Program, root: bytes) -> Datas
     return data
 
 
-def _save(store: Store, tensors: Mapping[str, Array]) -> str:
+def write_state(path: Path, state: State) -> None:
+    """Writes a state's file. Raises OSError."""
+    groups = list(state.values())
+    named = {f"{g}.{t}": tensor for g, group in enumerate(groups) for t, tensor in enumerate(group.values())}
+    _write(path, named)
+
+
+def read_state(path: Path, program: Program) -> State:
+    """The state of ``program`` in a file. Raises Corrupt, saying what differs, if it is not one."""
+    types = group_types(program)
+    expected = {f"{g}.{t}": kind for g, kinds in enumerate(types) for t, kind in enumerate(kinds)}
+    tensors = _read(path, f"state {path}", expected, list(expected))
+    return State.from_tensors(program, list(tensors.values()))
+
+
+def write_dataset(path: Path, data: Dataset) -> None:
+    """Writes a dataset's file. Raises OSError."""
+    _write(path, {str(i): tensor for i, tensor in enumerate(data.tensors.values())})
+
+
+def read_dataset(path: Path, program: Program) -> Dataset:
+    """The dataset in a file, for ``program``, which is bound to its numbers of rows if it is open.
+
+    Raises Corrupt, saying what differs, if it does not fit.
+    """
+    if program.is_open:
+        with _opened(path, f"dataset {path}") as file:
+            numbers = sorted(file.keys(), key=lambda name: (len(name), name))
+            shapes = [file.get_slice(name).get_shape() for name in numbers]
+        if len(shapes) != len(program.data) or not all(shapes):
+            raise Corrupt(f"dataset {path} has {len(shapes)} tensors with rows, not {len(program.data)}")
+        program = program.bind([shape[0] for shape in shapes])
+    expected = {str(i): kind for i, kind in enumerate(program.data)}
+    tensors = _read(path, f"dataset {path}", expected, list(expected))
+    return Dataset.from_tensors(dict(zip(program.labels.data, tensors.values(), strict=True)))
+
+
+def _save(store: Store, write: Callable[[Path], None]) -> str:
     with tempfile.TemporaryDirectory(prefix="crowdtrain-") as folder:
         path = Path(folder) / "tensors"
-        safetensors.numpy.save_file(dict(tensors), path)
+        write(path)
         return store.put(path)
 
 
 def _load(
     store: Store, cid: str, where: str, expected: Mapping[str, TensorType], names: Sequence[str]
 ) -> dict[str, Array]:
-    """Tensors ``names`` of a file that holds the ``expected`` ones and nothing else."""
+    """Tensors ``names`` of a stored file that holds the ``expected`` ones and nothing else."""
     limit = sum(4 * kind.size + _HEADER for kind in expected.values()) + _HEADER
     with tempfile.TemporaryDirectory(prefix="crowdtrain-") as folder:
         path = Path(folder) / "tensors"
         store.fetch(cid, path, limit)
-        try:
-            with safetensors.safe_open(path, framework="np") as file:
-                if set(file.keys()) != set(expected):
-                    raise Corrupt(f"{where} holds tensors {_few(file.keys())}, it must be {_few(expected)}")
-                return {name: _tensor(file, name, expected[name], where) for name in names}
-        except (safetensors.SafetensorError, OSError) as error:
-            raise Corrupt(f"{where} is not a safetensors file: {error}") from error
+        return _read(path, where, expected, names)
+
+
+def _write(path: Path, tensors: Mapping[str, Array]) -> None:
+    safetensors.numpy.save_file(dict(tensors), path)
+
+
+def _read(
+    path: Path, where: str, expected: Mapping[str, TensorType], names: Sequence[str]
+) -> dict[str, Array]:
+    with _opened(path, where) as file:
+        if set(file.keys()) != set(expected):
+            raise Corrupt(f"{where} holds tensors {_few(file.keys())}, it must be {_few(expected)}")
+        return {name: _tensor(file, name, expected[name], where) for name in names}
+
+
+@contextmanager
+def _opened(path: Path, where: str) -> Iterator[Any]:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise Corrupt(f"{where} is not a safetensors file: {error}") from error
 
 
 def _tensor(file: Any, name: str, kind: TensorType, where: str) -> Array:

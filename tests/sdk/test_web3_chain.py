@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from crowdtrain import tensors
 from crowdtrain._errors import BadAnswer, ConfigError, Corrupt, Refused
 from crowdtrain.chain import (
     GameId,
@@ -25,11 +24,9 @@ from crowdtrain.chain import (
 )
 from crowdtrain.devnet import Devnet
 from crowdtrain.game import DEFENDER_PHASES, attack, defend
-from crowdtrain.game.sabotage import parse
 from crowdtrain.jobs import load_job
 from crowdtrain.web3_chain import Web3Chain
-from crowdtrain_engine.trace import Machine, Replay, seal, trace_root
-from small_jobs import Sample, sample
+from small_jobs import Sample, claim, commit, replay, sample
 
 STAKE = 1_000
 
@@ -65,27 +62,6 @@ def posted(buyer: Web3Chain, **changes: int) -> tuple[Sample, SegmentKey]:
     given = sample()
     job, _ = buyer.post(terms_of(given, buyer, **changes), given.manifest)
     return given, SegmentKey(job, 0)
-
-
-def claim(chain: Web3Chain, given: Sample, key: SegmentKey) -> None:
-    files = load_job(chain, given.store, key.job)
-    proofs = files.input_proofs(key.index, lambda index: chain.segment(SegmentKey(key.job, index)))
-    chain.claim(key, files.spec(key.index), files.plan.proof(key.index), proofs)
-
-
-def replay(given: Sample, index: int, cheat: str | None = None) -> Replay:
-    spec = given.plan.segments[index]
-    first = sum(earlier.steps for earlier in given.plan.segments[:index])
-    machine = Machine(
-        given.program, given.data, backend="reference", deviation=parse(cheat) if cheat else None
-    )
-    return Replay.run(machine, given.after(first), steps=spec.steps, interval=spec.interval)
-
-
-def commit(chain: Web3Chain, given: Sample, key: SegmentKey, done: Replay) -> None:
-    output = done.state_at(len(done.trace) - 1)
-    sealed = seal(trace_root(done.trace), bytes.fromhex(chain.address[2:]))
-    chain.commit(key, output.group_roots, sealed, tensors.save_state(given.store, output))
 
 
 # ---------------------------------------------------------------- a job's life

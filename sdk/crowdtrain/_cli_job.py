@@ -1,0 +1,200 @@
+"""``crowdtrain job``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crowdtrain._cli_wallet import connect, parse_amount
+from crowdtrain.config import Config
+from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
+
+if TYPE_CHECKING:
+    from crowdtrain.bundle import Bundle
+    from crowdtrain.client import Client, Quote
+    from crowdtrain.progress import Progress
+
+__all__ = ["app"]
+
+EXAMPLES = """Examples:
+
+crowdtrain job quote digits --steps 600 --segments 6 --price 1e18
+
+crowdtrain job post digits --steps 600 --segments 6 --price 1e18 --keyfile me.json
+
+crowdtrain job watch 1
+
+crowdtrain job result 1 --out trained.safetensors
+
+A job's folder is written by crowdtrain.save_bundle(folder, program, data)."""
+
+app = typer.Typer(
+    help="Buy training: quote, post, watch, fetch the result.", epilog=EXAMPLES, no_args_is_help=True
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder with the job's files (crowdtrain.save_bundle).")]
+Steps = Annotated[int, typer.Option(min=1, help="Training steps in all.")]
+Price = Annotated[str, typer.Option(help="Token units for each segment, like 1e18.")]
+Segments = Annotated[int | None, typer.Option(min=1, help="Segments; about ten minutes each by default.")]
+Interval = Annotated[int | None, typer.Option(min=1, max=256, help="Steps between checkpoints.")]
+Stake = Annotated[str | None, typer.Option(help="Token units a solver locks; ten prices by default.")]
+Lease = Annotated[int | None, typer.Option(min=1, help="Seconds from claim to commit.")]
+Window = Annotated[int | None, typer.Option(min=1, help="Seconds in which a result can be challenged.")]
+Clock = Annotated[int | None, typer.Option(min=1, help="Seconds each player of a dispute has.")]
+Number = Annotated[int, typer.Argument(min=1, help="Number of the job.")]
+
+
+def _client(config: Config, *, read_only: bool = True) -> Client:
+    from crowdtrain.client import Client
+
+    chain = config.connect(read_only=True) if read_only else connect(config)
+    return Client(chain, config.open_store())
+
+
+def _quote(client: Client, bundle: Bundle, options: dict[str, Any]) -> Quote:
+    stake = options.pop("stake")
+    return client.quote(
+        bundle.program,
+        bundle.data,
+        options.pop("steps"),
+        price=parse_amount(options.pop("price")),
+        stake=None if stake is None else parse_amount(stake),
+        **options,
+    )
+
+
+@app.command()
+def quote(
+    folder: Folder,
+    steps: Steps,
+    price: Price,
+    segments: Segments = None,
+    interval: Interval = None,
+    stake: Stake = None,
+    lease: Lease = None,
+    window: Window = None,
+    clock: Clock = None,
+    rpc: Rpc = None,
+    deployment: Deployed = None,
+) -> None:
+    """Prints what a job would cost and how long it would take."""
+    from rich.console import Console
+
+    from crowdtrain.bundle import load_bundle
+    from crowdtrain.client import Client
+    from crowdtrain.stores import FakeStore
+
+    # nothing is stored for a quote
+    client = Client(Config.read(rpc=rpc, deployment=deployment).connect(read_only=True), FakeStore())
+    options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
+    times = {"lease": lease, "window": window, "clock": clock}
+    Console().print(_quote(client, load_bundle(folder), {**options, **times}))
+
+
+@app.command()
+def post(
+    folder: Folder,
+    steps: Steps,
+    price: Price,
+    segments: Segments = None,
+    interval: Interval = None,
+    stake: Stake = None,
+    lease: Lease = None,
+    window: Window = None,
+    clock: Clock = None,
+    rpc: Rpc = None,
+    store: StoreAt = None,
+    deployment: Deployed = None,
+    keyfile: Key = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Post without asking.")] = False,
+) -> None:
+    """Stores a job's files, pays its price into escrow, and opens it to solvers. Prints its number."""
+    from rich.console import Console
+
+    from crowdtrain.bundle import load_bundle
+
+    config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
+    bundle, client = load_bundle(folder), _client(config, read_only=False)
+    options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
+    times = {"lease": lease, "window": window, "clock": clock}
+    offer = _quote(client, bundle, {**options, **times})
+    if not yes:
+        Console(stderr=True).print(offer)
+        typer.confirm(f"Pay {offer.escrow} into escrow?", abort=True, err=True)
+    typer.echo(client.post(offer, bundle.state).id)
+
+
+@app.command()
+def watch(number: Number, rpc: Rpc = None, deployment: Deployed = None) -> None:
+    """Prints what happens to a job, from the beginning until nothing more can."""
+    from crowdtrain.chain import JobId
+    from crowdtrain.client import Client
+    from crowdtrain.stores import FakeStore
+
+    # nothing is stored or fetched to watch
+    client = Client(Config.read(rpc=rpc, deployment=deployment).connect(read_only=True), FakeStore())
+    for event in client.watch(JobId(number)):
+        typer.echo(_line(event))
+
+
+def _line(event: Progress) -> str:
+    from dataclasses import fields
+
+    values = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "block"}
+    told = ", ".join(f"{name} {getattr(value, 'name', value)}" for name, value in values.items())
+    return f"block {event.block}: {type(event).__name__.lower()}: {told}"
+
+
+@app.command()
+def result(
+    number: Number,
+    out: Annotated[Path, typer.Option(help="File for the trained state, safetensors.")],
+    rpc: Rpc = None,
+    store: StoreAt = None,
+    deployment: Deployed = None,
+) -> None:
+    """Fetches the output of the last segment, checks it against the chain, and writes it to a file."""
+    from crowdtrain.bundle import export_state
+    from crowdtrain.chain import JobId
+
+    config = Config.read(rpc=rpc, store=store, deployment=deployment)
+    state = _client(config).result(JobId(number))
+    export_state(out, state)
+    typer.echo(f"{out}: root 0x{state.root.hex()}")
+
+
+@app.command("list")
+def list_jobs(
+    first: Annotated[int, typer.Option(min=1, help="Number of the first job.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most jobs to show.")] = 50,
+    rpc: Rpc = None,
+    deployment: Deployed = None,
+) -> None:
+    """Prints the jobs on the chain."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from crowdtrain.chain import JobId
+
+    chain = Config.read(rpc=rpc, deployment=deployment).connect(read_only=True)
+    table = Table("job", "buyer", "settled", "escrow", "spent", "stake", "deadline in")
+    now = chain.now()
+    for number in range(first, min(first + limit, chain.job_count() + 1)):
+        job = chain.job(JobId(number))
+        left = max(0, job.terms.deadline - now)
+        settled = f"{job.settled} of {job.terms.segments}"
+        money = (f"{job.terms.escrow:,}", f"{job.spent:,}", f"{job.terms.stake:,}")
+        table.add_row(str(number), job.buyer, settled, *money, f"{left} s" if left else "over")
+    Console().print(table)
+
+
+@app.command()
+def refund(number: Number, rpc: Rpc = None, deployment: Deployed = None, keyfile: Key = None) -> None:
+    """After the deadline, or when all is settled: takes back what was not spent."""
+    from crowdtrain.chain import JobId
+
+    chain = connect(Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile))
+    typer.echo(chain.refund(JobId(number)).transaction)
+    typer.echo(chain.withdraw().transaction)
