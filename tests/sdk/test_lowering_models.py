@@ -203,3 +203,28 @@ def test_several_inputs_and_targets_and_integers() -> None:
         value.backward()
         eager.step()
         np.testing.assert_allclose(logged, value.item(), rtol=1e-5)
+
+
+def test_a_buffer_that_is_replaced_in_forward_is_kept() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 1)
+            self.register_buffer("seen", torch.tensor(0))
+            self.register_buffer("average", torch.zeros(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = self.seen + len(x)
+            self.average.mul_(0.5).add_(x.mean(0))
+            result: torch.Tensor = self.linear(x - self.average.detach())
+            return result
+
+    torch.manual_seed(6)
+    model = Counting()
+    _, state, losses, expected = train_both(
+        model, F.mse_loss, ours.SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1),
+        floats(9, 3), floats(9, 1, seed=1), steps=4, batch=3,
+    )  # fmt: skip
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert state["buffers"]["seen"] == 12
+    np.testing.assert_allclose(state["buffers"]["average"], model.average.numpy(), rtol=1e-6)

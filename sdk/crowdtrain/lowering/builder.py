@@ -175,7 +175,7 @@ class Builder:
         return Tensor(dtype, shape, formula, label=self._label(what))
 
     def tensor(self, dtype: DType, shape: Sequence[int], formula: Formula, what: str) -> Tensor:
-        """``formula`` of every position of ``shape``: no nest, unless it is too large to become part of one."""
+        """``formula`` of every position of ``shape``: no nest, unless it is too large to be part of one."""
         made = Tensor(dtype, tuple(shape), formula, label=self._label(what))
         return made if made.weight.fits(*_LAZY) else self.settle(made)
 

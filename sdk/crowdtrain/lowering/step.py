@@ -45,6 +45,7 @@ _VIEWS = ("aten.alias", "aten.permute", "aten.squeeze", "aten.unsqueeze", "aten.
 _PRODUCTS = ("aten.mm.default", "aten.bmm.default")
 _IGNORED = ("device", "layout", "memory_format", "non_blocking", "pin_memory")
 _OUTSIDE = 2**32 - 1
+_REGISTER = "Only buffers may be changed in place: use register_buffer"
 
 
 def lower(
@@ -74,9 +75,9 @@ def lower(
         name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in model.named_parameters()
     }
     buffers = {name: _checked(f"buffer {name}", t, tuple(_DTYPES)) for name, t in model.named_buffers()}
-    inputs, targets = (
-        _tensors(what, part) for what, part in zip(("inputs", "targets"), example, strict=True)
-    )
+    if not isinstance(example, tuple | list) or len(example) != 2:
+        raise UnsupportedModel("the example must be a pair: a batch of inputs and its targets")
+    inputs, targets = _tensors("inputs", example[0]), _tensors("targets", example[1])
     batches = {tensor.shape[:1] for tensor in (*inputs, *targets)}
     if not inputs or len(batches) != 1 or () in batches:
         shapes = [tuple(tensor.shape) for tensor in (*inputs, *targets)]
@@ -152,7 +153,7 @@ class _Lowering:
         nodes = list(traced.graph.graph.nodes)
         self._places_in = [node for node in nodes if node.op == "placeholder"]
         self._constants = [node for node in nodes if node.op == "get_attr"]
-        ((self._loss, self._gradients),) = nodes[-1].args
+        ((self._loss, self._gradients, self._changed),) = nodes[-1].args
         self._roles = self._find_roles()
 
     def program(
@@ -164,12 +165,14 @@ class _Lowering:
         batch = self._batch({**inputs, **targets})
         state = {**self._state["parameters"], **self._state.get("buffers", {})}
         self._env.update(zip(self._places_in, (*state.values(), *batch), strict=True))
-        for node, tensor in zip(self._constants, self._state.get("constants", {}).values(), strict=True):
-            self._env[node] = tensor
+        for node in self._constants:
+            self._env[node] = self._state["constants"][str(node.target)]
         for node in self._trace.graph.graph.nodes:
             if node.op == "call_function":
                 self._call(node)
         counters = self._state["counters"]
+        for buffer, node in zip(self._state.get("buffers", {}).values(), self._changed, strict=True):
+            self._assign(buffer, node)
         loss = b.stored(reshape(self._env[self._loss], ()))
         b.next(counters["loss"], loss)
         b.log("loss", loss)
@@ -199,7 +202,7 @@ class _Lowering:
         self._add("counters", "step", TensorType(DType.u32, ()))
         for name in ("loss", *self._optimizer.counters):
             self._add("counters", name, TensorType(DType.f32, ()))
-        for node in self._constants:
+        for node in {node.target: node for node in self._constants}.values():
             tensor = getattr(self._trace.graph, str(node.target))
             if tensor.dtype not in _DTYPES:
                 raise UnsupportedOperation("a constant tensor", place_of(node), f"of type {tensor.dtype}")
@@ -240,7 +243,7 @@ class _Lowering:
             assert isinstance(source, Node)
             result = self._env[source][number]
         elif str(node.target) == "aten.copy_.default":
-            self._assign(node)
+            self._check_assignment(node)
             return
         else:
             result = self._lowered(node)
@@ -248,16 +251,22 @@ class _Lowering:
         if isinstance(result, Tensor) and len(node.users) > 1:
             self._b.settle(result)
 
-    def _assign(self, node: Node) -> None:
-        """A buffer gets a new value."""
-        target, value = node.args
-        assert isinstance(target, Node)
-        assert isinstance(value, Node)
-        state = self._env[target]
-        if target not in self._places_in or not self._b.is_state(state):
-            raise UnsupportedOperation("aten.copy_", place_of(node), "writes to something that is no buffer")
-        with self._labels(node):
-            self._b.next(state, self._env[value])
+    def _assign(self, buffer: Tensor, node: Node) -> None:
+        value = self._env[node]
+        if value.type != buffer.type:
+            raise UnsupportedModel(f"a buffer of {buffer.type} becomes {value.type}: {place_of(node)}")
+        self._b.next(buffer, value)
+
+    def _check_assignment(self, node: Node) -> None:
+        """What is left of an operation in place, after its target: only buffers keep it beyond the step."""
+        first = len(self._parameters)
+        if node.args[0] not in self._places_in[first:]:
+            what = (
+                "a parameter"
+                if node.args[0] in self._places_in
+                else "a tensor that is neither buffer nor input"
+            )
+            raise UnsupportedOperation("an operation in place", place_of(node), f"on {what}", _REGISTER)
 
     def _labels(self, node: Node) -> Any:
         place = place_of(node)
@@ -270,7 +279,10 @@ class _Lowering:
         name, place = str(node.target), place_of(node)
         row = TABLE.get(name)
         if row is None:
-            raise UnsupportedOperation(name, place, hint=HINTS.get(name.rpartition(".")[0], ""))
+            base = name.rpartition(".")[0]
+            raise UnsupportedOperation(
+                name, place, hint=_REGISTER if base.endswith("_") else HINTS.get(base, "")
+            )
         expected = node.meta["val"]
         for value in expected if isinstance(expected, list | tuple) else [expected]:
             if isinstance(value, torch.Tensor) and value.dtype not in _DTYPES:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from types import FrameType
@@ -30,8 +31,13 @@ __all__ = ["Trace", "place_of", "trace"]
 
 Tensors = Mapping[str, torch.Tensor]
 
-_HIDDEN = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
-"""Folders whose frames are not the user's."""
+_HIDDEN = (
+    os.path.dirname(torch.__file__) + os.sep,
+    os.path.dirname(os.path.dirname(__file__)) + os.sep,
+    "<eval_with_key>",
+    "<string>",
+)
+"""What the files of frames that are not the user's begin with: two folders, and generated code."""
 
 _LINE = 120
 """Characters of a source line that are shown."""
@@ -46,9 +52,10 @@ _WHOLE = (
 
 @dataclass(frozen=True)
 class Trace:
-    """A training step as a graph. Placeholders: parameters, buffers, inputs, targets. Outputs: the loss, then
-    the gradient (or None) of each parameter in ``trained``. A buffer that changes is the target of
-    ``aten.copy_``.
+    """A training step as a graph.
+
+    Placeholders: parameters, buffers, inputs, targets. Outputs: the loss, the gradient (or None) of each
+    parameter in ``trained``, and each buffer as it is afterwards.
     """
 
     graph: GraphModule
@@ -77,20 +84,60 @@ def trace(
     def step(*tensors: torch.Tensor) -> Any:
         state = dict(zip(names, tensors, strict=False))
         rest = tensors[len(names) :]
-        with places:
-            output = torch.func.functional_call(model, state, rest[: len(inputs)])
+        with places, _holding(model, state) as after:
+            output = model(*rest[: len(inputs)])
             places.in_loss = True
             value = loss(output, tree_unflatten(rest[len(inputs) :], form))
+            changed = [after(name) for name in buffers]
         _check_loss(value)
-        return value, torch.autograd.grad(value, [state[name] for name in trained], allow_unused=True)
+        gradients = torch.autograd.grad(value, [state[name] for name in trained], allow_unused=True)
+        return value, gradients, changed
 
     tensors = (*parameters.values(), *buffers.values(), *inputs, *leaves)
     with traceback.preserve_node_meta():
         graph = _make_graph(step, tensors)
         _check_shapes(graph)
-        graph = _make_graph(torch.func.functionalize(_Replay(graph).run), tensors)
+        constant = [tensor.detach() for tensor in tensors]
+        graph = _make_graph(torch.func.functionalize(_Replay(graph).run), constant)
     graph.graph.eliminate_dead_code()
     return Trace(graph, trained)
+
+
+@contextmanager
+def _holding(
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor]
+) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Puts the tensors of ``state`` in place of the parameters and buffers of these names, for a while.
+
+    A tensor that stands in several places is replaced in all of them. Gives a function that looks up a name.
+    """
+    given = {
+        id(tensor): state[name]
+        for named in (model.named_parameters(), model.named_buffers())
+        for name, tensor in named
+    }
+    places: list[tuple[dict[str, Any], str, torch.Tensor]] = [
+        (holder, key, tensor)
+        for module in model.modules()
+        for holder in (module._parameters, module._buffers)
+        for key, tensor in holder.items()
+        if tensor is not None
+    ]
+    try:
+        for holder, key, tensor in places:
+            holder[key] = given[id(tensor)]
+        yield lambda name: _lookup(model, name)
+    finally:
+        for holder, key, tensor in places:
+            holder[key] = tensor
+
+
+def _lookup(model: torch.nn.Module, name: str) -> torch.Tensor:
+    path, _, key = name.rpartition(".")
+    tensor = model.get_submodule(path)._buffers[key]
+    if not isinstance(tensor, torch.Tensor):
+        raise UnsupportedModel(f"buffer {name} is no tensor any more after the model has run")
+    return tensor
 
 
 def place_of(node: Node) -> Place:
