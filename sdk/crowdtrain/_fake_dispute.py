@@ -50,7 +50,7 @@ _ZERO = bytes(32)
 
 def challenge(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> GameId:
     """Begins a dispute of a committed segment."""
-    segment = world.segments.get(key) or revert("UnknownSegment", job=key.job, segment=key.index)
+    segment = market.segment_of(world, key)
     market.require_state(segment, SegmentState.COMMITTED)
     require(world.time <= segment.until, "WindowOver", until=segment.until)
     require(leaf(spec) == segment.leaf, "BadProof")

@@ -25,23 +25,25 @@ from crowdtrain.chain import (
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
 __all__ = [
-    "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "settle", "void", "withdraw",
+    "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "segment_of", "settle",
+    "void", "withdraw",
 ]  # fmt: skip
 
 NOBODY = Address("0x" + "0" * 40)
+_DAY = 24 * 60 * 60
+_MOST = {
+    "segments": 2**31,
+    "initial_groups": MAX_GROUPS,
+    **dict.fromkeys(("lease", "window", "clock"), 30 * _DAY),
+}
 
 
 def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId:
-    for name in ("segments", "initial_groups", "lease", "window", "clock"):
-        require(getattr(terms, name) > 0, "InvalidTerms", what=name)
+    for name, most in _MOST.items():
+        require(0 < getattr(terms, name) <= most, "InvalidTerms", what=_solidity_name(name))
     require(terms.deadline > world.time, "InvalidTerms", what="deadline")
     job = JobId(len(world.jobs) + 1)
     world.jobs[job] = Job(job, sender, terms, reserved=0, spent=0, settled=0, manifest=manifest)
-    for index in range(terms.segments):
-        key = SegmentKey(job, index)
-        world.segments[key] = Segment(
-            key, SegmentState.OPEN, NOBODY, 0, 0, 0, NOBODY, 0, 0, bytes(32), bytes(32), bytes(32), bytes(32)
-        )
     world.pay(sender, MARKET, terms.escrow)
     fields = {_solidity_name(field.name): getattr(terms, field.name) for field in dataclasses.fields(terms)}
     world.emit("Posted", job=job, buyer=sender, terms=fields, manifest=manifest.encode())
@@ -83,7 +85,7 @@ def claim(
     plan_proof: Sequence[bytes],
     inputs: Sequence[GroupProof],
 ) -> None:
-    segment, job = _segment(world, key), _job(world, key.job)
+    segment, job = segment_of(world, key), _job(world, key.job)
     terms = job.terms
     require(world.time <= terms.deadline, "PastDeadline", deadline=terms.deadline)
     require_state(segment, SegmentState.OPEN)
@@ -117,7 +119,7 @@ def claim(
 def commit(
     world: World, sender: Address, key: SegmentKey, group_roots: Sequence[bytes], seal: bytes, cid: str
 ) -> None:
-    segment, terms = _segment(world, key), _job(world, key.job).terms
+    segment, terms = segment_of(world, key), _job(world, key.job).terms
     require_state(segment, SegmentState.CLAIMED)
     require(sender == segment.solver, "NotSolver", solver=segment.solver, caller=sender)
     require(world.time <= segment.until, "LeaseOver", until=segment.until)
@@ -147,14 +149,14 @@ def commit(
 
 
 def settle(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> None:
-    segment, job = _segment(world, key), _job(world, key.job)
+    segment, job = segment_of(world, key), _job(world, key.job)
     require_state(segment, SegmentState.COMMITTED)
     require(world.time > segment.until, "NotYet", until=segment.until)
     require(segment.games == 0, "DisputesOpen", games=segment.games)
     _require_leaf(segment, spec)
     for source in spec.inputs:
         if source.segment != INITIAL:
-            state = world.segments[SegmentKey(key.job, source.segment)].state
+            state = segment_of(world, SegmentKey(key.job, source.segment)).state
             require(state is SegmentState.SETTLED, "InputNotReady", segment=source.segment)
     require(_attempts(world, key.job, spec) == world.inputs[key], "InputChanged")
     price = segment.price
@@ -168,7 +170,7 @@ def settle(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) ->
 
 
 def expire(world: World, sender: Address, key: SegmentKey) -> None:
-    segment = _segment(world, key)
+    segment = segment_of(world, key)
     require_state(segment, SegmentState.CLAIMED)
     require(world.time > segment.until, "NotYet", until=segment.until)
     _reopen(world, key, attempt=segment.attempt)
@@ -177,7 +179,7 @@ def expire(world: World, sender: Address, key: SegmentKey) -> None:
 
 
 def void(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> None:
-    segment = _segment(world, key)
+    segment = segment_of(world, key)
     if segment.state is not SegmentState.CLAIMED:
         require_state(segment, SegmentState.COMMITTED)
     _require_leaf(segment, spec)
@@ -208,8 +210,14 @@ def _job(world: World, job: JobId) -> Job:
     return world.jobs.get(job) or revert("UnknownSegment", job=job, segment=0)
 
 
-def _segment(world: World, key: SegmentKey) -> Segment:
-    return world.segments.get(key) or revert("UnknownSegment", job=key.job, segment=key.index)
+def segment_of(world: World, key: SegmentKey) -> Segment:
+    """A segment as it stands; refused if the job has none of this number."""
+    job = world.jobs.get(key.job)
+    if job is None or not 0 <= key.index < job.terms.segments:
+        revert("UnknownSegment", job=key.job, segment=key.index)
+    zero = bytes(32)
+    unclaimed = Segment(key, SegmentState.OPEN, NOBODY, 0, 0, 0, NOBODY, 0, 0, zero, zero, zero, zero)
+    return world.segments.get(key, unclaimed)
 
 
 def _require_leaf(segment: Segment, spec: SegmentSpec) -> None:
@@ -232,9 +240,9 @@ def _input_root(world: World, key: SegmentKey, spec: SegmentSpec, inputs: Sequen
         root, count = terms.initial_root, terms.initial_groups
         if source.segment != INITIAL:
             from_key = SegmentKey(key.job, source.segment)
-            ready = world.segments[from_key].state in (SegmentState.COMMITTED, SegmentState.SETTLED)
+            ready = segment_of(world, from_key).state in (SegmentState.COMMITTED, SegmentState.SETTLED)
             require(ready, "InputNotReady", segment=source.segment)
-            root, count = world.segments[from_key].output_root, world.groups[from_key]
+            root, count = segment_of(world, from_key).output_root, world.groups[from_key]
         require(source.group < count, "InvalidSpec", what="group")
         fits = len(given.proof) == merkle.height(count)
         require(fits and merkle.verify(root, given.root, source.group, given.proof), "BadProof")
@@ -244,7 +252,7 @@ def _input_root(world: World, key: SegmentKey, spec: SegmentSpec, inputs: Sequen
 def _attempts(world: World, job: JobId, spec: SegmentSpec) -> tuple[int, ...]:
     """Changes when, and only when, an input is overturned or voided."""
     return tuple(
-        0 if source.segment == INITIAL else world.segments[SegmentKey(job, source.segment)].attempt
+        0 if source.segment == INITIAL else segment_of(world, SegmentKey(job, source.segment)).attempt
         for source in spec.inputs
     )
 

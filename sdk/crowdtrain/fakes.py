@@ -86,7 +86,7 @@ class FakeChain:
         return self._world.jobs[job]
 
     def segment(self, key: SegmentKey) -> Segment:
-        return self._world.segments[key]
+        return market.segment_of(self._world, key)
 
     def barred(self, job: JobId, solver: Address) -> bool:
         return (job, solver) in self._world.barred
