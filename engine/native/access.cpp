@@ -11,20 +11,10 @@ int64_t floor_divide(int64_t a, int64_t b) {  // b > 0
     return a / b - (a % b < 0);
 }
 
-// Smallest and largest value of an axis's affine form.
-std::pair<int64_t, int64_t> range(const Nest& nest, const Axis& axis) {
-    int64_t low = axis.offset, high = axis.offset;
-    for (int loop = 0; loop < nest.loops(); ++loop) {
-        const int64_t far = axis.coefficients[loop] * (nest.extent(loop) - 1);
-        (far < 0 ? low : high) += far;
-    }
-    return {low, high};
-}
-
 bool is_inside(const Nest& nest, const Operand& operand) {
     return std::all_of(operand.axes.begin(), operand.axes.end(), [&](const Axis& axis) {
         if (axis.mode != Mode::affine) return false;
-        const auto [low, high] = range(nest, axis);
+        const auto [low, high] = affine_range(nest, axis);
         return low >= 0 && high < axis.size;
     });
 }
@@ -40,6 +30,15 @@ Dimension flatten(const std::vector<Dimension>& dimensions) {
 }
 
 }  // namespace
+
+std::pair<int64_t, int64_t> affine_range(const Nest& nest, const Axis& axis) {
+    int64_t low = axis.offset, high = axis.offset;
+    for (int loop = 0; loop < nest.loops(); ++loop) {
+        const int64_t far = axis.coefficients[loop] * (nest.extent(loop) - 1);
+        (far < 0 ? low : high) += far;
+    }
+    return {low, high};
+}
 
 void Walk::move(Position& at, int64_t flat) const {
     for (size_t i = loops.size(); i-- > 0;) {

@@ -11,6 +11,9 @@
 #include "generated.hpp"
 #include "kernels.hpp"
 
+// Before loops over registers: an array of vectors that is indexed by a variable would live in memory.
+#define CROWDTRAIN_UNROLL _Pragma("GCC unroll 32")
+
 namespace crowdtrain {
 
 template <class V>
@@ -84,13 +87,16 @@ template <class V, class S, int kVectors>
 inline void fold_block(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* y, int64_t y_row, int64_t folds) {
     constexpr int n = V::kLanes;
     V a[kVectors];
+    CROWDTRAIN_UNROLL
     for (int v = 0; v < kVectors; ++v) a[v] = load(V{}, acc + v * n);
     for (int64_t f = 0; f < folds; ++f) {
+        CROWDTRAIN_UNROLL
         for (int v = 0; v < kVectors; ++v) {
             const V second = S::kSecond ? load(V{}, y + f * y_row + v * n) : V{};
             a[v] = S::step(a[v], load(V{}, x + f * x_row + v * n), second);
         }
     }
+    CROWDTRAIN_UNROLL
     for (int v = 0; v < kVectors; ++v) store(acc + v * n, S::done(a[v]));
 }
 
@@ -116,25 +122,34 @@ void tile_pass(int64_t depth, const TileSide& rows, const TileSide& columns, uin
                uint32_t init) {
     constexpr int n = V::kLanes;
     const uint32_t *row[kRows], *column[kVectors];
+    CROWDTRAIN_UNROLL
     for (int i = 0; i < kRows; ++i) row[i] = kRowsInPlace ? rows.base[i] : rows.base[0] + i;
+    CROWDTRAIN_UNROLL
     for (int j = 0; j < kVectors; ++j) column[j] = kColumnsInPlace ? columns.base[j] : columns.base[0] + j * n;
-    V acc[kRows][kVectors];
-    for (int i = 0; i < kRows; ++i) {
-        for (int j = 0; j < kVectors; ++j) acc[i][j] = fresh ? splat(V{}, init) : load(V{}, c + i * c_row + j * n);
+    V acc[kRows * kVectors];
+    CROWDTRAIN_UNROLL
+    for (int t = 0; t < kRows * kVectors; ++t) acc[t] = splat(V{}, init);
+    if (!fresh) {
+        CROWDTRAIN_UNROLL
+        for (int t = 0; t < kRows * kVectors; ++t) acc[t] = load(V{}, c + t / kVectors * c_row + t % kVectors * n);
     }
     for (int64_t k = 0; k < depth; ++k) {
         const int64_t row_at = kRowsInPlace ? rows.offsets[k] : k * kRows;
         const int64_t column_at = kColumnsInPlace ? columns.offsets[k] : k * kVectors * n;
         V y[kVectors];
+        CROWDTRAIN_UNROLL
         for (int j = 0; j < kVectors; ++j) y[j] = load(V{}, column[j] + column_at);
+        CROWDTRAIN_UNROLL
         for (int i = 0; i < kRows; ++i) {
             const V x = splat(V{}, row[i][row_at]);
-            for (int j = 0; j < kVectors; ++j) acc[i][j] = fma_raw(x, y[j], acc[i][j]);
+            CROWDTRAIN_UNROLL
+            for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = fma_raw(x, y[j], acc[i * kVectors + j]);
         }
     }
     // a NaN accumulator stays NaN whatever its payload, so that making it canonical once is enough
-    for (int i = 0; i < kRows; ++i) {
-        for (int j = 0; j < kVectors; ++j) store(c + i * c_row + j * n, canonical(acc[i][j]));
+    CROWDTRAIN_UNROLL
+    for (int t = 0; t < kRows * kVectors; ++t) {
+        store(c + t / kVectors * c_row + t % kVectors * n, canonical(acc[t]));
     }
 }
 
@@ -184,12 +199,15 @@ void copy_rows(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, 
 template <class V>
 inline void transpose_square(V (&a)[V::kLanes]) {
     constexpr int n = V::kLanes;
+    CROWDTRAIN_UNROLL
     for (int step = 1; step < n; step *= 2) {
         V b[n];
+        CROWDTRAIN_UNROLL
         for (int i = 0; i < n / 2; ++i) {
             b[2 * i] = zip_low(a[i], a[i + n / 2]);
             b[2 * i + 1] = zip_high(a[i], a[i + n / 2]);
         }
+        CROWDTRAIN_UNROLL
         for (int i = 0; i < n; ++i) a[i] = b[i];
     }
 }
@@ -202,8 +220,10 @@ void transpose(uint32_t* out, int64_t out_row, const uint32_t* const* rows, int6
         int64_t c = 0;
         for (; c + n <= columns; c += n) {
             V a[n];
+            CROWDTRAIN_UNROLL
             for (int i = 0; i < n; ++i) a[i] = load(V{}, rows[r + i] + c);
             transpose_square(a);
+            CROWDTRAIN_UNROLL
             for (int i = 0; i < n; ++i) store(out + (c + i) * out_row + r, a[i]);
         }
         for (; c < columns; ++c) {
@@ -221,9 +241,10 @@ void transpose_panel(uint32_t* out, const uint32_t* const* rows, int64_t row_cou
     int64_t c = 0;
     for (; c + n <= columns; c += n) {
         V a[n];
+        CROWDTRAIN_UNROLL
         for (int i = 0; i < n; ++i) a[i] = i < row_count ? load(V{}, rows[i] + c) : V{};
         transpose_square(a);
-        // what is too much of one is overwritten by the next
+        CROWDTRAIN_UNROLL  // what is too much of one is overwritten by the next
         for (int i = 0; i < n; ++i) store(out + (c + i) * row_count, a[i]);
     }
     for (; c < columns; ++c) {

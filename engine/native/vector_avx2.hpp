@@ -12,27 +12,28 @@ struct V {
     static constexpr int kLanes = 8;
     static constexpr int kTileRows = 6;     // 6 x 2 accumulators, 2 columns and 1 broadcast in 16 registers
     static constexpr int kTileVectors = 2;
-    __m256i words;
+    __m256 floats;
 };
 
-inline V from(__m256i words) { return {words}; }
-inline V from(__m256 floats) { return {_mm256_castps_si256(floats)}; }
-inline __m256 f32(V v) { return _mm256_castsi256_ps(v.words); }
+inline V from(__m256 floats) { return {floats}; }
+inline V from(__m256i words) { return {_mm256_castsi256_ps(words)}; }
+inline __m256 f32(V v) { return v.floats; }
+inline __m256i words(V v) { return _mm256_castps_si256(v.floats); }
 
 inline V load(V, const uint32_t* at) { return from(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
-inline void store(uint32_t* at, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), v.words); }
+inline void store(uint32_t* at, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), words(v)); }
 inline V splat(V, uint32_t word) { return from(_mm256_set1_epi32(static_cast<int>(word))); }
 inline V gather(V, const uint32_t* base, V positions) {
-    return from(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), positions.words, 4));
+    return from(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), words(positions), 4));
 }
 
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
 inline V zip_low(V a, V b) {
-    const __m256i low = _mm256_unpacklo_epi32(a.words, b.words), high = _mm256_unpackhi_epi32(a.words, b.words);
+    const __m256i low = _mm256_unpacklo_epi32(words(a), words(b)), high = _mm256_unpackhi_epi32(words(a), words(b));
     return from(_mm256_permute2x128_si256(low, high, 0x20));
 }
 inline V zip_high(V a, V b) {
-    const __m256i low = _mm256_unpacklo_epi32(a.words, b.words), high = _mm256_unpackhi_epi32(a.words, b.words);
+    const __m256i low = _mm256_unpacklo_epi32(words(a), words(b)), high = _mm256_unpackhi_epi32(words(a), words(b));
     return from(_mm256_permute2x128_si256(low, high, 0x31));
 }
 
@@ -52,20 +53,20 @@ inline V fdiv(V a, V b) { return canonical(from(_mm256_div_ps(f32(a), f32(b))));
 inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
 inline V fsqrt(V a) { return canonical(from(_mm256_sqrt_ps(f32(a)))); }
 
-inline V iand(V a, V b) { return from(_mm256_and_si256(a.words, b.words)); }
-inline V ior(V a, V b) { return from(_mm256_or_si256(a.words, b.words)); }
-inline V ixor(V a, V b) { return from(_mm256_xor_si256(a.words, b.words)); }
-inline V iadd(V a, V b) { return from(_mm256_add_epi32(a.words, b.words)); }
-inline V isub(V a, V b) { return from(_mm256_sub_epi32(a.words, b.words)); }
-inline V imul(V a, V b) { return from(_mm256_mullo_epi32(a.words, b.words)); }
+inline V iand(V a, V b) { return from(_mm256_and_si256(words(a), words(b))); }
+inline V ior(V a, V b) { return from(_mm256_or_si256(words(a), words(b))); }
+inline V ixor(V a, V b) { return from(_mm256_xor_si256(words(a), words(b))); }
+inline V iadd(V a, V b) { return from(_mm256_add_epi32(words(a), words(b))); }
+inline V isub(V a, V b) { return from(_mm256_sub_epi32(words(a), words(b))); }
+inline V imul(V a, V b) { return from(_mm256_mullo_epi32(words(a), words(b))); }
 inline V umulh(V a, V b) {
-    const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(a.words, b.words), 32);
-    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.words, 32), _mm256_srli_epi64(b.words, 32));
+    const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(words(a), words(b)), 32);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(words(a), 32), _mm256_srli_epi64(words(b), 32));
     return from(_mm256_blend_epi32(even, odd, 0xaa));
 }
-inline V shl(V a, V b) { return from(_mm256_sllv_epi32(a.words, iand(b, splat(b, 31)).words)); }
-inline V shr(V a, V b) { return from(_mm256_srlv_epi32(a.words, iand(b, splat(b, 31)).words)); }
-inline V sar(V a, V b) { return from(_mm256_srav_epi32(a.words, iand(b, splat(b, 31)).words)); }
+inline V shl(V a, V b) { return from(_mm256_sllv_epi32(words(a), words(iand(b, splat(b, 31))))); }
+inline V shr(V a, V b) { return from(_mm256_srlv_epi32(words(a), words(iand(b, splat(b, 31))))); }
+inline V sar(V a, V b) { return from(_mm256_srav_epi32(words(a), words(iand(b, splat(b, 31))))); }
 
 inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
 inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
@@ -75,15 +76,15 @@ inline V one_where(__m256 mask) { return one_where(_mm256_castps_si256(mask)); }
 inline V flt(V a, V b) { return one_where(_mm256_cmp_ps(f32(a), f32(b), _CMP_LT_OQ)); }
 inline V fle(V a, V b) { return one_where(_mm256_cmp_ps(f32(a), f32(b), _CMP_LE_OQ)); }
 inline V feq(V a, V b) { return one_where(_mm256_cmp_ps(f32(a), f32(b), _CMP_EQ_OQ)); }
-inline V ilt(V a, V b) { return one_where(_mm256_cmpgt_epi32(b.words, a.words)); }
+inline V ilt(V a, V b) { return one_where(_mm256_cmpgt_epi32(words(b), words(a))); }
 inline V ult(V a, V b) {
     const V top = splat(a, 0x80000000);
     return ilt(ixor(a, top), ixor(b, top));
 }
-inline V ieq(V a, V b) { return one_where(_mm256_cmpeq_epi32(a.words, b.words)); }
+inline V ieq(V a, V b) { return one_where(_mm256_cmpeq_epi32(words(a), words(b))); }
 inline V select(V a, V b, V c) {
-    const __m256i is_zero = _mm256_cmpeq_epi32(a.words, _mm256_setzero_si256());
-    return from(_mm256_blendv_epi8(b.words, c.words, is_zero));
+    const __m256i is_zero = _mm256_cmpeq_epi32(words(a), _mm256_setzero_si256());
+    return from(_mm256_blendv_epi8(words(b), words(c), is_zero));
 }
 // `b` where a < bound as f32 (never for NaN), else `c`
 inline V where_less(V a, float bound, V b, V c) {
@@ -93,6 +94,6 @@ inline V where_less(V a, float bound, V b, V c) {
 
 // toward zero; 0x80000000 beyond i32 and for NaN
 inline V truncate(V a) { return from(_mm256_cvttps_epi32(f32(a))); }
-inline V i2f(V a) { return from(_mm256_cvtepi32_ps(a.words)); }
+inline V i2f(V a) { return from(_mm256_cvtepi32_ps(words(a))); }
 
 }  // namespace crowdtrain::avx2

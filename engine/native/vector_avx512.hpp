@@ -12,34 +12,35 @@ struct V {
     static constexpr int kLanes = 16;
     static constexpr int kTileRows = 14;    // 14 x 2 accumulators, 2 columns and 1 broadcast in 32 registers
     static constexpr int kTileVectors = 2;
-    __m512i words;
+    __m512 floats;
 };
 
-inline V from(__m512i words) { return {words}; }
-inline V from(__m512 floats) { return {_mm512_castps_si512(floats)}; }
-inline __m512 f32(V v) { return _mm512_castsi512_ps(v.words); }
+inline V from(__m512 floats) { return {floats}; }
+inline V from(__m512i words) { return {_mm512_castsi512_ps(words)}; }
+inline __m512 f32(V v) { return v.floats; }
+inline __m512i words(V v) { return _mm512_castps_si512(v.floats); }
 
 inline V load(V, const uint32_t* at) { return from(_mm512_loadu_si512(at)); }
-inline void store(uint32_t* at, V v) { _mm512_storeu_si512(at, v.words); }
+inline void store(uint32_t* at, V v) { _mm512_storeu_si512(at, words(v)); }
 inline V splat(V, uint32_t word) { return from(_mm512_set1_epi32(static_cast<int>(word))); }
 inline V gather(V, const uint32_t* base, V positions) {
-    return from(_mm512_i32gather_epi32(positions.words, base, 4));
+    return from(_mm512_i32gather_epi32(words(positions), base, 4));
 }
 
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
 inline V zip_low(V a, V b) {
     const __m512i turns = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return from(_mm512_permutex2var_epi32(a.words, turns, b.words));
+    return from(_mm512_permutex2var_epi32(words(a), turns, words(b)));
 }
 inline V zip_high(V a, V b) {
     const __m512i turns = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
-    return from(_mm512_permutex2var_epi32(a.words, turns, b.words));
+    return from(_mm512_permutex2var_epi32(words(a), turns, words(b)));
 }
 
 // Every NaN as the one word that stands for it.
 inline V canonical(V v) {
     const __mmask16 is_nan = _mm512_cmp_ps_mask(f32(v), f32(v), _CMP_UNORD_Q);
-    return from(_mm512_mask_set1_epi32(v.words, is_nan, 0x7fc00000));
+    return from(_mm512_mask_set1_epi32(words(v), is_nan, 0x7fc00000));
 }
 
 inline V fma_raw(V a, V b, V c) { return from(_mm512_fmadd_ps(f32(a), f32(b), f32(c))); }
@@ -52,20 +53,20 @@ inline V fdiv(V a, V b) { return canonical(from(_mm512_div_ps(f32(a), f32(b))));
 inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
 inline V fsqrt(V a) { return canonical(from(_mm512_sqrt_ps(f32(a)))); }
 
-inline V iand(V a, V b) { return from(_mm512_and_si512(a.words, b.words)); }
-inline V ior(V a, V b) { return from(_mm512_or_si512(a.words, b.words)); }
-inline V ixor(V a, V b) { return from(_mm512_xor_si512(a.words, b.words)); }
-inline V iadd(V a, V b) { return from(_mm512_add_epi32(a.words, b.words)); }
-inline V isub(V a, V b) { return from(_mm512_sub_epi32(a.words, b.words)); }
-inline V imul(V a, V b) { return from(_mm512_mullo_epi32(a.words, b.words)); }
+inline V iand(V a, V b) { return from(_mm512_and_si512(words(a), words(b))); }
+inline V ior(V a, V b) { return from(_mm512_or_si512(words(a), words(b))); }
+inline V ixor(V a, V b) { return from(_mm512_xor_si512(words(a), words(b))); }
+inline V iadd(V a, V b) { return from(_mm512_add_epi32(words(a), words(b))); }
+inline V isub(V a, V b) { return from(_mm512_sub_epi32(words(a), words(b))); }
+inline V imul(V a, V b) { return from(_mm512_mullo_epi32(words(a), words(b))); }
 inline V umulh(V a, V b) {
-    const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(a.words, b.words), 32);
-    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.words, 32), _mm512_srli_epi64(b.words, 32));
+    const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(words(a), words(b)), 32);
+    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(words(a), 32), _mm512_srli_epi64(words(b), 32));
     return from(_mm512_mask_blend_epi32(0xaaaa, even, odd));
 }
-inline V shl(V a, V b) { return from(_mm512_sllv_epi32(a.words, iand(b, splat(b, 31)).words)); }
-inline V shr(V a, V b) { return from(_mm512_srlv_epi32(a.words, iand(b, splat(b, 31)).words)); }
-inline V sar(V a, V b) { return from(_mm512_srav_epi32(a.words, iand(b, splat(b, 31)).words)); }
+inline V shl(V a, V b) { return from(_mm512_sllv_epi32(words(a), words(iand(b, splat(b, 31))))); }
+inline V shr(V a, V b) { return from(_mm512_srlv_epi32(words(a), words(iand(b, splat(b, 31))))); }
+inline V sar(V a, V b) { return from(_mm512_srav_epi32(words(a), words(iand(b, splat(b, 31))))); }
 
 inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
 inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
@@ -74,20 +75,20 @@ inline V one_where(__mmask16 mask) { return from(_mm512_maskz_set1_epi32(mask, 1
 inline V flt(V a, V b) { return one_where(_mm512_cmp_ps_mask(f32(a), f32(b), _CMP_LT_OQ)); }
 inline V fle(V a, V b) { return one_where(_mm512_cmp_ps_mask(f32(a), f32(b), _CMP_LE_OQ)); }
 inline V feq(V a, V b) { return one_where(_mm512_cmp_ps_mask(f32(a), f32(b), _CMP_EQ_OQ)); }
-inline V ilt(V a, V b) { return one_where(_mm512_cmplt_epi32_mask(a.words, b.words)); }
-inline V ult(V a, V b) { return one_where(_mm512_cmplt_epu32_mask(a.words, b.words)); }
-inline V ieq(V a, V b) { return one_where(_mm512_cmpeq_epi32_mask(a.words, b.words)); }
+inline V ilt(V a, V b) { return one_where(_mm512_cmplt_epi32_mask(words(a), words(b))); }
+inline V ult(V a, V b) { return one_where(_mm512_cmplt_epu32_mask(words(a), words(b))); }
+inline V ieq(V a, V b) { return one_where(_mm512_cmpeq_epi32_mask(words(a), words(b))); }
 inline V select(V a, V b, V c) {
-    return from(_mm512_mask_blend_epi32(_mm512_test_epi32_mask(a.words, a.words), c.words, b.words));
+    return from(_mm512_mask_blend_epi32(_mm512_test_epi32_mask(words(a), words(a)), words(c), words(b)));
 }
 // `b` where a < bound as f32 (never for NaN), else `c`
 inline V where_less(V a, float bound, V b, V c) {
     const __mmask16 less = _mm512_cmp_ps_mask(f32(a), _mm512_set1_ps(bound), _CMP_LT_OQ);
-    return from(_mm512_mask_blend_epi32(less, c.words, b.words));
+    return from(_mm512_mask_blend_epi32(less, words(c), words(b)));
 }
 
 // toward zero; 0x80000000 beyond i32 and for NaN
 inline V truncate(V a) { return from(_mm512_cvttps_epi32(f32(a))); }
-inline V i2f(V a) { return from(_mm512_cvtepi32_ps(a.words)); }
+inline V i2f(V a) { return from(_mm512_cvtepi32_ps(words(a))); }
 
 }  // namespace crowdtrain::avx512

@@ -11,7 +11,7 @@ struct V {
     static constexpr int kLanes = 4;
     static constexpr int kTileRows = 4;
     static constexpr int kTileVectors = 2;
-    uint32_t words __attribute__((vector_size(16)));
+    float floats __attribute__((vector_size(16)));
 };
 
 using U32 = uint32_t __attribute__((vector_size(16)));
@@ -21,29 +21,30 @@ using F64 = double __attribute__((vector_size(32)));
 using I64 = int64_t __attribute__((vector_size(32)));
 using U64 = uint64_t __attribute__((vector_size(32)));
 
-inline V from(U32 words) { return {words}; }
-inline V from(I32 words) { return {(U32)words}; }
-inline V from(F32 floats) { return {(U32)floats}; }
-inline F32 f32(V v) { return (F32)v.words; }
-inline I32 i32(V v) { return (I32)v.words; }
+inline V from(F32 floats) { return {floats}; }
+inline V from(U32 words) { return {(F32)words}; }
+inline V from(I32 words) { return {(F32)words}; }
+inline F32 f32(V v) { return v.floats; }
+inline U32 words(V v) { return (U32)v.floats; }
+inline I32 i32(V v) { return (I32)v.floats; }
 
 inline V load(V, const uint32_t* at) {
     V v;
-    std::memcpy(&v.words, at, sizeof v.words);
+    std::memcpy(&v.floats, at, sizeof v.floats);
     return v;
 }
-inline void store(uint32_t* at, V v) { std::memcpy(at, &v.words, sizeof v.words); }
+inline void store(uint32_t* at, V v) { std::memcpy(at, &v.floats, sizeof v.floats); }
 inline V splat(V, uint32_t word) { return from(U32{word, word, word, word}); }
 inline V gather(V, const uint32_t* base, V p) {
-    return from(U32{base[p.words[0]], base[p.words[1]], base[p.words[2]], base[p.words[3]]});
+    return from(U32{base[words(p)[0]], base[words(p)[1]], base[words(p)[2]], base[words(p)[3]]});
 }
 
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
-inline V zip_low(V a, V b) { return from(U32{a.words[0], b.words[0], a.words[1], b.words[1]}); }
-inline V zip_high(V a, V b) { return from(U32{a.words[2], b.words[2], a.words[3], b.words[3]}); }
+inline V zip_low(V a, V b) { return from(U32{words(a)[0], words(b)[0], words(a)[1], words(b)[1]}); }
+inline V zip_high(V a, V b) { return from(U32{words(a)[2], words(b)[2], words(a)[3], words(b)[3]}); }
 
 // `b` where the mask is set, else `c`
-inline V choose(I32 mask, V b, V c) { return from((b.words & (U32)mask) | (c.words & ~(U32)mask)); }
+inline V choose(I32 mask, V b, V c) { return from((words(b) & (U32)mask) | (words(c) & ~(U32)mask)); }
 
 // Every NaN as the one word that stands for it.
 inline V canonical(V v) { return choose(f32(v) == f32(v), v, splat(v, 0x7fc00000)); }
@@ -51,12 +52,7 @@ inline V canonical(V v) { return choose(f32(v) == f32(v), v, splat(v, 0x7fc00000
 #ifdef __FP_FAST_FMAF
 inline V fma_raw(V a, V b, V c) {
     V r;
-    for (int i = 0; i < V::kLanes; ++i) {
-        const float f = __builtin_fmaf(f32(a)[i], f32(b)[i], f32(c)[i]);
-        uint32_t word;
-        std::memcpy(&word, &f, 4);
-        r.words[i] = word;
-    }
+    for (int i = 0; i < V::kLanes; ++i) r.floats[i] = __builtin_fmaf(a.floats[i], b.floats[i], c.floats[i]);
     return r;
 }
 #else
@@ -87,18 +83,18 @@ inline V fsqrt(V a) {
         from(F32{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])}));
 }
 
-inline V iand(V a, V b) { return from(a.words & b.words); }
-inline V ior(V a, V b) { return from(a.words | b.words); }
-inline V ixor(V a, V b) { return from(a.words ^ b.words); }
-inline V iadd(V a, V b) { return from(a.words + b.words); }
-inline V isub(V a, V b) { return from(a.words - b.words); }
-inline V imul(V a, V b) { return from(a.words * b.words); }
+inline V iand(V a, V b) { return from(words(a) & words(b)); }
+inline V ior(V a, V b) { return from(words(a) | words(b)); }
+inline V ixor(V a, V b) { return from(words(a) ^ words(b)); }
+inline V iadd(V a, V b) { return from(words(a) + words(b)); }
+inline V isub(V a, V b) { return from(words(a) - words(b)); }
+inline V imul(V a, V b) { return from(words(a) * words(b)); }
 inline V umulh(V a, V b) {
-    const U64 wide = __builtin_convertvector(a.words, U64) * __builtin_convertvector(b.words, U64);
+    const U64 wide = __builtin_convertvector(words(a), U64) * __builtin_convertvector(words(b), U64);
     return from(__builtin_convertvector(wide >> 32, U32));
 }
-inline V shl(V a, V b) { return from(a.words << (b.words & 31)); }
-inline V shr(V a, V b) { return from(a.words >> (b.words & 31)); }
+inline V shl(V a, V b) { return from(words(a) << (words(b) & 31)); }
+inline V shr(V a, V b) { return from(words(a) >> (words(b) & 31)); }
 inline V sar(V a, V b) { return from(i32(a) >> (i32(b) & 31)); }
 
 inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
@@ -109,9 +105,9 @@ inline V flt(V a, V b) { return one_where(f32(a) < f32(b)); }
 inline V fle(V a, V b) { return one_where(f32(a) <= f32(b)); }
 inline V feq(V a, V b) { return one_where(f32(a) == f32(b)); }
 inline V ilt(V a, V b) { return one_where(i32(a) < i32(b)); }
-inline V ult(V a, V b) { return one_where(a.words < b.words); }
-inline V ieq(V a, V b) { return one_where(a.words == b.words); }
-inline V select(V a, V b, V c) { return choose(a.words != 0, b, c); }
+inline V ult(V a, V b) { return one_where(words(a) < words(b)); }
+inline V ieq(V a, V b) { return one_where(words(a) == words(b)); }
+inline V select(V a, V b, V c) { return choose(words(a) != 0, b, c); }
 // `b` where a < bound as f32 (never for NaN), else `c`
 inline V where_less(V a, float bound, V b, V c) { return choose(f32(a) < bound, b, c); }
 

@@ -48,6 +48,7 @@ struct Workers {
 
     Pool pool;
     std::vector<Scratch> scratch;  // by thread
+    Scratch shared;
 
     // Calls task(begin, end, thread) over [0, count), in pieces that are multiples of `grain` and worth a thread:
     // `cost` is the work for one of `count`, in words touched.
