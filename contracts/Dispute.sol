@@ -308,15 +308,18 @@ contract Dispute is IDispute {
     ) external {
         Game storage g = _challengersMove(id, position);
         g.requireUndecoded(header);
-        bool produced;
-        (bool decoded, HeaderShape memory shape) = _decode(header.data);
-        if (decoded && tensor < shape.state) {
-            uint32 value = referee.nextOf(header.data, tensor);
-            // INVARIANT: the type is that of the nest which gives the value, not of one that the challenger made up.
-            produced = shape.isNest(value);
-            if (produced) g.requireNest(shape.nests, value - shape.firstNest(), producer);
+        bytes calldata none = header.data[:0];
+        bool invalid = referee.isInvalidHeader(header.data, type(uint32).max, none);
+        if (!invalid) {
+            HeaderShape memory shape = _header(g, header);
+            if (tensor < shape.state) {
+                uint32 value = referee.nextOf(header.data, tensor);
+                // INVARIANT: the type is that of the nest that gives the value, not of one that the challenger made up.
+                bool produced = shape.isNest(value);
+                if (produced) g.requireNest(shape.nests, value - shape.firstNest(), producer);
+                invalid = referee.isInvalidHeader(header.data, tensor, produced ? producer.data : none);
+            }
         }
-        bool invalid = referee.isInvalidHeader(header.data, tensor, produced ? producer.data : header.data[:0]);
         _endInvalid(id, g, invalid);
     }
 
@@ -408,34 +411,22 @@ contract Dispute is IDispute {
         g.phase = Phase.ProveNext;
     }
 
-    function _header(Game storage g, ProgramLeaf calldata header) private view returns (HeaderShape memory) {
-        (bool decoded, HeaderShape memory shape) = _decode(header.data);
-        if (!decoded) revert BadProof();
+    function _header(Game storage g, ProgramLeaf calldata header) private view returns (HeaderShape memory shape) {
+        shape = referee.headerOf(header.data);
         g.requireHeader(shape.nests, header);
-        return shape;
     }
 
-    function _decode(bytes calldata header) private view returns (bool, HeaderShape memory shape) {
-        try referee.headerOf(header) returns (HeaderShape memory decoded) {
-            return (true, decoded);
-        } catch (bytes memory reason) {
-            _requireError(reason, IReferee.InvalidHeader.selector);
-            return (false, shape);
-        }
-    }
-
-    function _shapeOf(bytes calldata nest) private view returns (bool, NestShape memory shape) {
+    function _shapeOf(bytes calldata nest) private view returns (bool valid, NestShape memory shape) {
         try referee.shapeOf(nest) returns (NestShape memory decoded) {
             return (true, decoded);
         } catch (bytes memory reason) {
-            _requireError(reason, IReferee.InvalidNest.selector);
-            return (false, shape);
+            // INVARIANT: a call that failed for another reason, as for want of gas, proves nothing about the nest.
+            if (bytes4(reason) != IReferee.InvalidNest.selector) {
+                assembly ("memory-safe") {
+                    revert(add(reason, 32), mload(reason))
+                }
+            }
         }
-    }
-
-    function _requireError(bytes memory reason, bytes4 selector) private pure {
-        // INVARIANT: a call that was given too little gas proves nothing.
-        if (bytes4(reason) != selector) revert RefereeFailed(reason);
     }
 
     /// Words of a page are little-endian.

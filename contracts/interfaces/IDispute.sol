@@ -150,6 +150,7 @@ interface IDispute {
         GameId indexed game, bytes32 position, uint32 from, uint32 to, uint32 accumulator, uint32 claimed
     );
     event Judged(GameId indexed game, uint32 computed, uint32 claimed);
+    /// @notice Nobody wins or loses a game that is Moot: both are the zero address.
     event Closed(GameId indexed game, address indexed winner, address indexed loser, Reason reason);
 
     error WrongPhase(Phase actual, Phase needed);
@@ -162,7 +163,6 @@ interface IDispute {
     error NotAtRoot(Tree tree, uint8 height);
     error BadProof();
     error NotMoot();
-    error RefereeFailed(bytes reason);
 
     /// @notice Begins a dispute of a committed segment, locking the job's stake as the caller's bond.
     function challenge(JobId job, uint32 segment, SegmentSpec calldata spec) external returns (GameId game);
