@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
+from crowdtrain._errors import StoreUnavailable
 from crowdtrain._sender import account_of
 from crowdtrain.chain import Address
 
-__all__ = ["CAST", "Person", "running"]
+__all__ = ["CAST", "Person", "running", "serving"]
 
 # a parent that is killed cannot end its children; on Linux the kernel does
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
     "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
 )
-_GRACE = 10.0
-"""seconds that a process may take to end by itself"""
+_START, _GRACE = 30.0, 10.0
+"""seconds that a process may take to start, and to end by itself"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,10 @@ class Person:
 
 CAST = (
     ("buyer", ()),
-    ("solver Ada", ("solver",)),
-    ("solver Mallory", ("solver", "--sabotage", "gradient:17")),
     ("verifier Vera", ("verifier",)),
     ("verifier Viktor", ("verifier",)),
+    ("solver Ada", ("solver",)),
+    ("solver Mallory", ("solver", "--sabotage", "gradient:17")),
 )
 """Names, and what each runs. Mallory cheats: one word of one gradient in step 17 of a segment."""
 
@@ -77,3 +82,32 @@ def running(command: list[str], folder: Path, environment: dict[str, str] | None
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def serving(folder: Path, rpc: str, deployment: Path) -> Iterator[str]:
+    """Runs the store's gateway on a free port until the block ends; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    options = [
+        "--rpc",
+        rpc,
+        "--deployment",
+        str(deployment),
+        "--folder",
+        str(folder / "blobs"),
+        "--port",
+        str(port),
+    ]
+    with running(["serve", *options], folder):
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{url}/health", timeout=1).is_success:
+                    yield url
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        raise StoreUnavailable(f"the store does not start; see {folder / 'output'}")

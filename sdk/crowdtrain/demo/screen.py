@@ -75,13 +75,19 @@ class Screen:
         if self._live:
             self._live.stop()
 
-    def show(self, view: ChainView, segments: Sequence[Segment], accounts: Sequence[Account]) -> None:
-        """Shows the chain as it stands, and what is new in ``view.events``."""
+    def show(
+        self,
+        view: ChainView,
+        segments: Sequence[Segment],
+        accounts: Sequence[Account],
+        moved: Sequence[Game],
+    ) -> None:
+        """Shows the chain as it stands, what is new in ``view.events``, and the disputes that moved."""
         for event in view.events:
             line = self._tell(event)
             if line:
                 self._say(self._events, line)
-        for game in view.games.values():
+        for game in moved:
             self._tell_game(game)
         if self._live:
             self._live.update(self._render(view, segments, accounts))
