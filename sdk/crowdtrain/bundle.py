@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.numpy
 from crowdtrain_engine import Dataset, Program, State
 
 from crowdtrain import tensors
@@ -72,6 +71,6 @@ def export_state(path: Path, state: State) -> None:
     """Writes a state as a safetensors file with names for people: ``group/tensor``. Raises ConfigError."""
     named = {f"{group}/{name}": tensor for group, part in state.items() for name, tensor in part.items()}
     try:
-        safetensors.numpy.save_file(named, path)
+        tensors.write_tensors(path, named)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error}") from error

@@ -192,6 +192,8 @@ def find_anvil() -> Path:
 
 
 def _start(anvil: Path, block_time: int | None, port: int | None) -> tuple[subprocess.Popen[bytes], str]:
+    if port is not None and not _is_free(port):
+        raise ChainUnavailable(f"port {port} is taken")
     for number in [port] if port is not None else _free_ports(3):
         command = [
             str(anvil),
@@ -213,7 +215,17 @@ def _start(anvil: Path, block_time: int | None, port: int | None) -> tuple[subpr
             return process, rpc
         process.kill()
         process.wait()
-    raise ChainUnavailable(f"{anvil} does not start" + (f" on port {port}" if port is not None else ""))
+    raise ChainUnavailable(f"{anvil} does not start")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_ports(count: int) -> Iterator[int]:

@@ -18,12 +18,12 @@ import safetensors.numpy
 from crowdtrain_engine import Dataset, DType, Program, State, TensorType, merkle
 from crowdtrain_engine.state import Array
 
-from crowdtrain._errors import Corrupt
+from crowdtrain._errors import Corrupt, StoreUnavailable
 from crowdtrain.stores._blobs import Store
 
 __all__ = [
     "Group", "group_types", "load_dataset", "load_groups", "load_state", "read_dataset", "read_state",
-    "save_dataset", "save_state", "write_dataset", "write_state",
+    "save_dataset", "save_state", "write_dataset", "write_state", "write_tensors",
 ]  # fmt: skip
 
 Group = list[Array]
@@ -98,7 +98,7 @@ def write_state(path: Path, state: State) -> None:
     """Writes a state's file. Raises OSError."""
     groups = list(state.values())
     named = {f"{g}.{t}": tensor for g, group in enumerate(groups) for t, tensor in enumerate(group.values())}
-    _write(path, named)
+    write_tensors(path, named)
 
 
 def read_state(path: Path, program: Program) -> State:
@@ -111,7 +111,7 @@ def read_state(path: Path, program: Program) -> State:
 
 def write_dataset(path: Path, data: Dataset) -> None:
     """Writes a dataset's file. Raises OSError."""
-    _write(path, {str(i): tensor for i, tensor in enumerate(data.tensors.values())})
+    write_tensors(path, {str(i): tensor for i, tensor in enumerate(data.tensors.values())})
 
 
 def read_dataset(path: Path, program: Program) -> Dataset:
@@ -134,7 +134,10 @@ def read_dataset(path: Path, program: Program) -> Dataset:
 def _save(store: Store, write: Callable[[Path], None]) -> str:
     with tempfile.TemporaryDirectory(prefix="crowdtrain-") as folder:
         path = Path(folder) / "tensors"
-        write(path)
+        try:
+            write(path)
+        except OSError as error:
+            raise StoreUnavailable(f"tensors cannot be written to {folder}: {error}") from error
         return store.put(path)
 
 
@@ -149,8 +152,12 @@ def _load(
         return _read(path, where, expected, names)
 
 
-def _write(path: Path, tensors: Mapping[str, Array]) -> None:
-    safetensors.numpy.save_file(dict(tensors), path)
+def write_tensors(path: Path, tensors: Mapping[str, Array]) -> None:
+    """Writes named tensors as a safetensors file. Raises OSError."""
+    try:
+        safetensors.numpy.save_file(dict(tensors), path)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def _read(

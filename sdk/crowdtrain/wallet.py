@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from crowdtrain._errors import ConfigError
 from crowdtrain._eth import Account
 from crowdtrain._files import atomic_file
@@ -43,7 +45,7 @@ def unlock(path: Path, password: str) -> str:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_FILE)
-        key = bytes(Account.decrypt(json.loads(text), password))
+        key = bytes(Account.decrypt(from_json(text), password))
     except OSError as error:
         raise ConfigError(f"key file {path} cannot be read: {error}") from error
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
