@@ -11,7 +11,6 @@ from hashlib import sha256
 
 from crowdtrain_engine import merkle
 from crowdtrain_engine._errors import ProgramError
-from crowdtrain_engine.header import Header
 from crowdtrain_engine.program import Nest
 from crowdtrain_engine.trace import checkpoint_count, seal
 
@@ -38,7 +37,7 @@ from crowdtrain.chain import (
     Tree,
     ValueProof,
 )
-from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
+from crowdtrain.game.flaws import NO_TENSOR, is_invalid_header, is_invalid_nest
 from crowdtrain.game.judge import MissingPageError, evaluate
 from crowdtrain.game.positions import CHALLENGER_PHASES, DEFENDER_PHASES, depth, fan_out, is_short, piece_ends
 from crowdtrain.plan import leaf
@@ -141,21 +140,21 @@ def _is_moot(world: World, game: Game) -> bool:
 
 def _end(world: World, game: Game, reason: Reason, *, overturns: bool) -> Game:
     """Ends the game: the loser's stake or bond is slashed, unless the attempt is gone."""
-    if _is_moot(world, game):
-        reason = Reason.MOOT
-        world.unlock(game.challenger, game.bond)
-        winner, loser = game.challenger, game.defender
-    elif overturns:
-        winner, loser = game.challenger, game.defender
-        market.overturn(world, game.key, game.challenger)
-        world.unlock(game.challenger, game.bond)
-        world.slash(game.defender, game.bond, game.challenger)
-    else:
-        winner, loser = game.defender, game.challenger
-        segment = world.segments[game.key]
-        world.segments[game.key] = replace(segment, games=segment.games - 1)
-        world.slash(game.challenger, game.bond, game.defender)
+    moot = _is_moot(world, game)
+    challenger, defender = game.challenger, game.defender
+    winner, loser = (challenger, defender) if overturns else (defender, challenger)
+    if moot:
+        reason, winner, loser = Reason.MOOT, market.NOBODY, market.NOBODY
     world.emit("Closed", game=game.id, winner=winner, loser=loser, reason=reason)
+    if not moot:
+        if overturns:
+            market.overturn(world, game.key, challenger)
+        else:
+            segment = world.segments[game.key]
+            world.segments[game.key] = replace(segment, games=segment.games - 1)
+        world.slash(loser, game.bond, winner)
+    if moot or overturns:
+        world.unlock(challenger, game.bond)
     return replace(game, phase=Phase.OVER, reason=reason)
 
 
@@ -415,11 +414,10 @@ def _prove_invalid_header(
     world: World, game: Game, header: ProgramLeaf, tensor: int, producer: ProgramLeaf
 ) -> Game:
     require(merkle.verify(game.program_root, merkle.leaf(header.data), 0, header.proof), "BadProof")
-    try:
-        known = Header.decode(header.data)
-    except ProgramError:
+    if is_invalid_header(header.data, NO_TENSOR, b""):
         return _end_invalid(world, game, True)
-    if tensor < len(known.state) and known.first_nest <= known.next[tensor] < known.values:
+    known = open_header(game, header)
+    if tensor < len(known.state) and known.next[tensor] >= known.first_nest:
         require_program_leaf(game, known.nests, 2 + known.next[tensor] - known.first_nest, producer)
     return _end_invalid(world, game, is_invalid_header(header.data, tensor, producer.data))
 

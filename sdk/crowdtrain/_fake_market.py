@@ -25,7 +25,7 @@ from crowdtrain.chain import (
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
 __all__ = [
-    "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "segment_of", "settle",
+    "NOBODY", "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "segment_of", "settle",
     "void", "withdraw",
 ]  # fmt: skip
 

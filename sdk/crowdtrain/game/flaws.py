@@ -18,9 +18,10 @@ from crowdtrain.game import moves
 from crowdtrain.game.positions import CHALLENGER_PHASES
 from crowdtrain.game.trees import NO_LEAF
 
-__all__ = ["Flaw", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves"]
+__all__ = ["NO_TENSOR", "Flaw", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves"]
 
-_NO_TENSOR = 2**32 - 1
+NO_TENSOR = 2**32 - 1
+"""stands for a flaw of the header alone: there is no state tensor of this number"""
 
 
 def split_leaves(data: bytes) -> tuple[bytes, ...]:
@@ -40,7 +41,7 @@ class Flaw:
     leaves: tuple[bytes, ...]
     nest: int | None
     read: int = 0
-    tensor: int = _NO_TENSOR
+    tensor: int = NO_TENSOR
 
     def prove(self, game: Game) -> moves.Move | None:
         """The move that proves it, or None if it is not the challenger's turn."""
@@ -60,13 +61,13 @@ class Flaw:
         return ProgramLeaf(self.leaves[index], tuple(tree.proof(index)))
 
     def _next(self) -> int:
-        if self.tensor == _NO_TENSOR:
+        if self.tensor == NO_TENSOR:
             return 0
         return Header.decode(self.leaves[0]).next[self.tensor]
 
     def _producer(self, value: int) -> ProgramLeaf:
         """The nest that gives ``value``; nothing for state and data."""
-        if self.nest is None and self.tensor == _NO_TENSOR:
+        if self.nest is None and self.tensor == NO_TENSOR:
             return NO_LEAF
         first = Header.decode(self.leaves[0]).first_nest
         last = len(self.leaves) - 2 if self.nest is None else self.nest
@@ -80,7 +81,7 @@ def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
     program, and nobody can prove anything about it.
     """
     leaves = tuple(leaves)
-    if is_invalid_header(leaves[0], _NO_TENSOR, b""):
+    if is_invalid_header(leaves[0], NO_TENSOR, b""):
         return Flaw(leaves, None)
     header = Header.decode(leaves[0])
     if header.nests != len(leaves) - 2:
