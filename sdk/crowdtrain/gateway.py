@@ -84,6 +84,8 @@ class Limits:
     """bytes of the disk that blobs leave free"""
     idle: float = 30.0
     """seconds between two pieces of an upload"""
+    slowest: int = 2**14
+    """bytes a second that an upload must make, once it has lasted ``idle`` seconds"""
     uploads: bool = True
     """whether blobs are taken at all"""
     connections: int = 256
@@ -182,8 +184,10 @@ async def _receive(
 
 
 async def _write_body(request: Request, writer: BlobWriter, store: LocalStore, limits: Limits) -> None:
-    stream = request.stream()
+    stream, start = request.stream(), time.monotonic()
     while True:
+        if time.monotonic() - start > limits.idle + writer.size / limits.slowest:
+            raise HTTPException(408, f"the upload makes less than {limits.slowest} bytes a second")
         try:
             async with asyncio.timeout(limits.idle):
                 part = await anext(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -154,6 +155,16 @@ def test_an_upload_that_stalls_or_breaks_leaves_nothing(url: str, store: LocalSt
         deadline -= 1
         httpx.get(f"{url}/health")
     assert deadline
+
+
+def test_an_upload_that_drips_is_given_up(url: str) -> None:
+    def drip() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x"
+            time.sleep(0.05)
+
+    answer = httpx.post(f"{url}/blobs", content=drip())
+    assert (answer.status_code, answer.json()["error"]) == (408, "Refused")
 
 
 def test_a_full_disk_is_said(store: LocalStore, chain: FakeChain) -> None:
