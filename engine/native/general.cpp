@@ -40,6 +40,7 @@ Operands::Operands(const Nest& nest) {
         accesses.emplace_back(nest, operand);
         outer.push_back(accesses.back().walk(outer_loops));
         fold.push_back(accesses.back().walk(fold_loops));
+        patterns.push_back(Pattern::make(nest, operand));
     }
 }
 
@@ -71,6 +72,8 @@ void Map::run_range(const uint32_t* const* values, uint32_t* out, int64_t begin,
             if (constant && start > begin) continue;
             if (access.contiguous(walk)) {
                 slots[o] = const_cast<uint32_t*>(tensor + access.origin()[0] + start);  // never written
+            } else if (operands_.patterns[o]) {
+                operands_.patterns[o]->load(kernels_, slots[o], tensor, start, count, 0);
             } else {
                 access.load(kernels_, slots[o], tensor, walk, access.origin(), start, constant ? tile : count,
                             slots.data());
@@ -98,7 +101,8 @@ struct Fold::Tile {
 
 Fold::Fold(const Nest& nest, const Kernels& kernels)
     : nest_(nest), kernels_(kernels), operands_(nest), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
-    constexpr int64_t kWorthTransposing = 8;
+    constexpr int64_t kWorthTransposing = 8;  // words along the fold
+    const auto still = [](const Walk::Loop& loop) { return loop.step == Position{}; };
     bool all_in_place = body_.known && body_.before.empty(), any_by_fold = false;
     for (int o = 0; o < static_cast<int>(nest.operands.size()); ++o) {
         if (!body_.needed[o]) continue;
@@ -107,7 +111,10 @@ Fold::Fold(const Nest& nest, const Kernels& kernels)
         const int64_t across = access.stride(outer), along = access.stride(fold);
         if (body_.known && !read_before(o) && fold.loops.size() <= 1 && access.contiguous(outer)) {
             loads_[o] = Load::in_place;
-        } else if (access.gathers().empty() && along > 0 && along < across && fold.loops.back().extent >= kWorthTransposing) {
+        } else if (access.gathers().empty() && std::all_of(fold.loops.begin(), fold.loops.end(), still)) {
+            loads_[o] = Load::once;
+        } else if (access.gathers().empty() && along > 0 && along < across &&
+                   fold.loops.back().extent >= kWorthTransposing) {
             loads_[o] = Load::by_fold;
         } else {
             loads_[o] = Load::by_output;
@@ -187,18 +194,29 @@ void Fold::load(Tile& tile, const uint32_t* const* values) const {
                 tile.slots[o] = const_cast<uint32_t*>(tensor + at[0] + tile.start);  // never written
                 tile.rows[o] = fold.loops.empty() ? 0 : fold.loops[0].step[0];
                 break;
-            case Load::by_fold: load_by_fold(tile, o, tensor); break;
-            case Load::by_output:
-                for (int64_t f = 0; f < tile.folds; ++f) {
-                    std::array<const uint32_t*, 16> row{};
-                    for (int i = 0; i < o; ++i) row[i] = tile.slots[i] + f * tile.row;
-                    at = access.origin();
-                    fold.move(at, tile.from + f);
-                    access.load(kernels_, tile.slots[o] + f * tile.row, tensor, outer, at, tile.start, tile.outputs,
-                                row.data());
-                }
+            case Load::once:
+                if (tile.from > 0) break;  // still there
+                access.load(kernels_, tile.slots[o], tensor, outer, at, tile.start, tile.outputs, nullptr);
+                kernels_.copy_rows(tile.slots[o] + tile.row, tile.slots[o], 0, folds_ - 1, 1, tile.row);
                 break;
+            case Load::by_output: load_by_output(tile, o, tensor); break;
+            case Load::by_fold: load_by_fold(tile, o, tensor); break;
         }
+    }
+}
+
+void Fold::load_by_output(Tile& tile, int o, const uint32_t* tensor) const {
+    const Access& access = operands_.accesses[o];
+    Cursor cursor(operands_.fold[o], access.origin(), tile.from);
+    std::array<const uint32_t*, 16> row{};
+    for (int64_t f = 0; f < tile.folds; ++f, cursor.advance(1)) {
+        uint32_t* const out = tile.slots[o] + f * tile.row;
+        if (operands_.patterns[o]) {
+            operands_.patterns[o]->load(kernels_, out, tensor, tile.start, tile.outputs, tile.from + f);
+            continue;
+        }
+        for (int gathered : access.gathers()) row[gathered] = tile.slots[gathered] + f * tile.row;
+        access.load(kernels_, out, tensor, operands_.outer[o], cursor.at(), tile.start, tile.outputs, row.data());
     }
 }
 

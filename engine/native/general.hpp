@@ -1,11 +1,13 @@
 // Any nest, its body run as passes over tiles of words that fit in the first-level cache.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "access.hpp"
 #include "body.hpp"
 #include "nest_plan.hpp"
+#include "pattern.hpp"
 
 namespace crowdtrain {
 
@@ -15,6 +17,7 @@ struct Operands {
 
     std::vector<Access> accesses;
     std::vector<Walk> outer, fold;
+    std::vector<std::optional<Pattern>> patterns;
 };
 
 // Nests without fold.
@@ -45,6 +48,7 @@ private:
     enum class Load : uint8_t {
         none,       // not needed
         in_place,   // read where it is
+        once,       // a row of outputs, the same for all fold iterations
         by_output,  // a row of outputs for each fold iteration
         by_fold,    // a row of fold iterations for each output, then transposed
     };
@@ -53,6 +57,7 @@ private:
     bool read_before(int slot) const;
     void run_outputs(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
     void load(Tile& tile, const uint32_t* const* values) const;
+    void load_by_output(Tile& tile, int operand, const uint32_t* tensor) const;
     void load_by_fold(Tile& tile, int operand, const uint32_t* tensor) const;
     void fold(const Tile& tile) const;
 

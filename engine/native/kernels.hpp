@@ -52,6 +52,8 @@ struct Kernels {
     void (*copy_strided)(uint32_t* out, int64_t out_stride, const uint32_t* in, int64_t in_stride, int64_t count);
     // `rows` rows of `count` words, one after another in `out`
     void (*copy_rows)(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t in_stride, int64_t count);
+    // out[i] = in[offsets[i]], or `word` where the offset is negative
+    void (*gather)(uint32_t* out, const uint32_t* in, const int32_t* offsets, uint32_t word, int64_t count);
     // out[c * out_row + r] = rows[r][c]
     void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* const* rows, int64_t row_count, int64_t columns);
     // The same with out_row = row_count <= lanes; up to `lanes` more words of `out` are overwritten.

@@ -195,6 +195,14 @@ void copy_rows(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, 
     for (int64_t r = 0; r < rows; ++r) copy_strided<V>(out + r * count, 1, in + r * in_row, in_stride, count);
 }
 
+template <class V>
+void gather_words(uint32_t* out, const uint32_t* in, const int32_t* offsets, uint32_t word, int64_t count) {
+    constexpr int n = V::kLanes;
+    int64_t i = 0;
+    for (; i + n <= count; i += n) store(out + i, gather(splat(V{}, word), in, offsets + i));
+    for (; i < count; ++i) out[i] = offsets[i] < 0 ? word : in[offsets[i]];
+}
+
 // The transpose of a square of words, by log2(lanes) perfect shuffles.
 template <class V>
 inline void transpose_square(V (&a)[V::kLanes]) {
@@ -324,6 +332,7 @@ constexpr Kernels make_kernels() {
     k.iota = iota_words<V>;
     k.copy_strided = copy_strided<V>;
     k.copy_rows = copy_rows<V>;
+    k.gather = gather_words<V>;
     k.transpose = transpose<V>;
     k.transpose_panel = transpose_panel<V>;
     k.spread_rows = spread<V, V::kTileRows>;

@@ -23,8 +23,11 @@ inline __m256i words(V v) { return _mm256_castps_si256(v.floats); }
 inline V load(V, const uint32_t* at) { return from(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
 inline void store(uint32_t* at, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), words(v)); }
 inline V splat(V, uint32_t word) { return from(_mm256_set1_epi32(static_cast<int>(word))); }
-inline V gather(V, const uint32_t* base, V positions) {
-    return from(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), words(positions), 4));
+// base[offsets[i]], or the word of `missing` where the offset is negative
+inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
+    const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offsets));
+    const __m256i there = _mm256_xor_si256(at, _mm256_set1_epi32(-1));  // the sign says which are read
+    return from(_mm256_mask_i32gather_epi32(words(missing), reinterpret_cast<const int*>(base), at, there, 4));
 }
 
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.

@@ -23,8 +23,11 @@ inline __m512i words(V v) { return _mm512_castps_si512(v.floats); }
 inline V load(V, const uint32_t* at) { return from(_mm512_loadu_si512(at)); }
 inline void store(uint32_t* at, V v) { _mm512_storeu_si512(at, words(v)); }
 inline V splat(V, uint32_t word) { return from(_mm512_set1_epi32(static_cast<int>(word))); }
-inline V gather(V, const uint32_t* base, V positions) {
-    return from(_mm512_i32gather_epi32(words(positions), base, 4));
+// base[offsets[i]], or the word of `missing` where the offset is negative
+inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
+    const __m512i at = _mm512_loadu_si512(offsets);
+    const __mmask16 there = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+    return from(_mm512_mask_i32gather_epi32(words(missing), there, at, base, 4));
 }
 
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.

@@ -35,8 +35,11 @@ inline V load(V, const uint32_t* at) {
 }
 inline void store(uint32_t* at, V v) { std::memcpy(at, &v.floats, sizeof v.floats); }
 inline V splat(V, uint32_t word) { return from(U32{word, word, word, word}); }
-inline V gather(V, const uint32_t* base, V p) {
-    return from(U32{base[words(p)[0]], base[words(p)[1]], base[words(p)[2]], base[words(p)[3]]});
+// base[offsets[i]], or the word of `missing` where the offset is negative
+inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
+    U32 w = words(missing);
+    for (int i = 0; i < V::kLanes; ++i) w[i] = offsets[i] < 0 ? w[i] : base[offsets[i]];
+    return from(w);
 }
 
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.

@@ -69,7 +69,7 @@ def axes(draw: st.DrawFn, size: int, extents: Sequence[int], gatherable: Sequenc
         operand: int = draw(st.sampled_from(gatherable))
         return Axis(size, mode=Mode.GATHER, operand=operand)
     fitting = [loop for loop, extent in enumerate(extents) if extent == size]
-    if fitting and draw(st.integers(0, 2)):
+    if draw(st.integers(0, 2)) and fitting:
         fit: int = draw(st.sampled_from(fitting))
         return Axis(size, ((fit, 1),))
     loops = draw(st.sets(st.sampled_from(range(len(extents))), max_size=3)) if extents else set()

@@ -1,0 +1,118 @@
+#include "pattern.hpp"
+
+#include <algorithm>
+
+namespace crowdtrain {
+namespace {
+
+constexpr int64_t kMaxEntries = 1 << 14;
+constexpr int64_t kShortRow = 32;
+constexpr int64_t kOutOfRange = -1;
+
+// The position along an axis for a value of its affine form, or kOutOfRange.
+int64_t position(const Axis& axis, int64_t form) {
+    if (form < 0 || form >= axis.size * axis.divisor) return kOutOfRange;
+    if (axis.mode == Mode::exact && form % axis.divisor != 0) return kOutOfRange;
+    return form / axis.divisor;
+}
+
+bool moved_by(const Nest& nest, const Axis& axis, int first, int last) {
+    for (int loop = first; loop < last; ++loop) {
+        if (axis.coefficients[loop] != 0 && nest.extent(loop) > 1) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+std::optional<Pattern> Pattern::make(const Nest& nest, const Operand& operand) {
+    const int outer = static_cast<int>(nest.outer.size());
+    const auto gathered = [](const Axis& axis) { return axis.mode == Mode::gather; };
+    if (std::any_of(operand.axes.begin(), operand.axes.end(), gathered)) return std::nullopt;
+    const Access access(nest, operand);
+    std::vector<int> loops(nest.outer.size());
+    for (int loop = 0; loop < outer; ++loop) loops[loop] = loop;
+    const Walk walk = access.walk(loops);
+    if (walk.loops.size() < 2 || walk.loops.back().extent >= kShortRow) return std::nullopt;
+
+    int first_inner = outer;
+    int64_t entries = nest.fold_length();
+    while (first_inner > 0 && entries * nest.extent(first_inner - 1) <= kMaxEntries) {
+        entries *= nest.extent(--first_inner);
+    }
+    if (entries < 2 * walk.loops.back().extent * nest.fold_length()) return std::nullopt;
+    // no dimension may be moved by loops of both kinds
+    const auto mixed = [&](const Axis& axis) {
+        return moved_by(nest, axis, 0, first_inner) && moved_by(nest, axis, first_inner, nest.loops());
+    };
+    if (std::any_of(operand.axes.begin(), operand.axes.end(), mixed)) return std::nullopt;
+    if (operand.is_index() && operand.loop < first_inner) return std::nullopt;
+    return Pattern(nest, operand, first_inner);
+}
+
+Pattern::Pattern(const Nest& nest, const Operand& operand, int first_inner)
+    : nest_(nest), operand_(operand), first_inner_(first_inner) {
+    for (size_t loop = first_inner; loop < nest.outer.size(); ++loop) plane_ *= nest.outer[loop];
+    std::vector<int64_t> strides(operand.axes.size(), 1);
+    for (size_t d = operand.axes.size(); d-- > 1;) strides[d - 1] = strides[d] * operand.axes[d].size;
+    for (size_t d = 0; d < operand.axes.size(); ++d) {
+        if (!moved_by(nest, operand.axes[d], first_inner, nest.loops())) outer_.push_back({&operand.axes[d], strides[d]});
+    }
+    list(strides);
+}
+
+void Pattern::list(const std::vector<int64_t>& strides) {
+    std::vector<int64_t> index(nest_.loops());
+    const int64_t entries = nest_.fold_length() * plane_;
+    const auto outer = static_cast<int>(nest_.outer.size());
+    table_.reserve(entries);
+    for (int64_t entry = 0; entry < entries; ++entry) {
+        int64_t flat = entry;
+        for (int loop = outer; loop-- > first_inner_; flat /= nest_.extent(loop)) index[loop] = flat % nest_.extent(loop);
+        for (int loop = nest_.loops(); loop-- > outer; flat /= nest_.extent(loop)) index[loop] = flat % nest_.extent(loop);
+        int64_t offset = operand_.is_index() ? index[operand_.loop] : 0;
+        for (size_t d = 0; d < operand_.axes.size() && offset != kOutOfRange; ++d) {
+            const Axis& axis = operand_.axes[d];
+            if (!moved_by(nest_, axis, first_inner_, nest_.loops())) continue;
+            int64_t form = axis.offset;
+            for (int loop = first_inner_; loop < nest_.loops(); ++loop) form += axis.coefficients[loop] * index[loop];
+            const int64_t at = position(axis, form);
+            offset = at == kOutOfRange ? kOutOfRange : offset + at * strides[d];
+        }
+        table_.push_back(static_cast<int32_t>(offset));
+    }
+}
+
+int64_t Pattern::base(int64_t plane) const {
+    std::array<int64_t, kMaxRank> index{};
+    for (int loop = first_inner_; loop-- > 0; plane /= nest_.extent(loop)) index[loop] = plane % nest_.extent(loop);
+    int64_t at = 0;
+    for (const auto& [axis, stride] : outer_) {
+        int64_t form = axis->offset;
+        for (int loop = 0; loop < first_inner_; ++loop) form += axis->coefficients[loop] * index[loop];
+        const int64_t here = position(*axis, form);
+        if (here == kOutOfRange) return kOutOfRange;
+        at += here * stride;
+    }
+    return at;
+}
+
+void Pattern::load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, int64_t start, int64_t count,
+                   int64_t fold) const {
+    int64_t plane = start / plane_, within = start % plane_;
+    for (; count > 0; ++plane, within = 0) {
+        const int64_t run = std::min(count, plane_ - within);
+        const int32_t* const entries = table_.data() + fold * plane_ + within;
+        if (operand_.is_index()) {
+            std::copy_n(entries, run, reinterpret_cast<int32_t*>(out));
+        } else if (const int64_t at = base(plane); at == kOutOfRange) {
+            kernels.fill(out, operand_.fill, run);
+        } else {
+            kernels.gather(out, tensor + at, entries, operand_.fill, run);
+        }
+        out += run;
+        count -= run;
+    }
+}
+
+}  // namespace crowdtrain
