@@ -51,7 +51,9 @@ class Reader:
 
     def raw(self, size: int) -> bytes:
         if size > len(self._data) - self._at:
-            raise self.error(f"ends early: {size} more bytes are needed, {len(self._data) - self._at} are left")
+            raise self.error(
+                f"ends early: {size} more bytes are needed, {len(self._data) - self._at} are left"
+            )
         self._at += size
         return self._data[self._at - size : self._at]
 

@@ -32,7 +32,9 @@ class NativePlan:
         available = isas()
         chosen = isa or os.environ.get("CROWDTRAIN_ISA") or available[0]
         if chosen not in available:
-            raise BackendError(f"instruction set {chosen!r} does not run here; there are {', '.join(available)}")
+            raise BackendError(
+                f"instruction set {chosen!r} does not run here; there are {', '.join(available)}"
+            )
         header, _, *nests = program.leaves
         self._plan = _native.Plan(header, list(nests), chosen, threads or os.cpu_count() or 1)
         self.isa: str = self._plan.isa

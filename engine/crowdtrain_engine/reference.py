@@ -90,7 +90,7 @@ def _read(
     flat, inside = np.zeros(count, np.int64), np.ones(count, bool)
     for axis in read.axes:
         position, exact = _position(axis, loops, operands, count)
-        here = exact & (0 <= position) & (position < axis.size)
+        here = exact & (position >= 0) & (position < axis.size)
         flat, inside = flat * axis.size + np.where(here, position, 0), inside & here
     return np.where(inside, tensor[flat], np.uint32(read.fill)), np.where(inside, flat, -1)
 

@@ -91,7 +91,9 @@ class State(Mapping[str, Mapping[str, Array]]):
     def check(self, program: Program) -> None:
         """Raises DataError unless the groups, names, types and shapes are those that ``program`` declares."""
         if tuple(self._groups) != program.labels.groups:
-            raise DataError(f"groups {tuple(self._groups)} were given, the program has {program.labels.groups}")
+            raise DataError(
+                f"groups {tuple(self._groups)} were given, the program has {program.labels.groups}"
+            )
         names = [name for group in self._groups.values() for name in group]
         if tuple(names) != program.labels.state or tuple(map(len, self._groups.values())) != program.groups:
             raise DataError(f"tensors {names} were given, the program has {list(program.labels.state)}")
@@ -125,7 +127,9 @@ class Dataset:
         (samples,) = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors.values()}
         steps = np.asarray(order)
         if steps.ndim != 2 or steps.size == 0 or not np.issubdtype(steps.dtype, np.integer):
-            raise DataError(f"order must be integers of shape [steps, batch], not {steps.dtype} {steps.shape}")
+            raise DataError(
+                f"order must be integers of shape [steps, batch], not {steps.dtype} {steps.shape}"
+            )
         if steps.min() < 0 or steps.max() >= samples:
             raise DataError(f"order names sample {steps.max()} or {steps.min()}, there are {samples}")
         self.tensors = {**tensors, "order": np.ascontiguousarray(steps, np.uint32)}

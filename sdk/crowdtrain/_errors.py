@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 __all__ = [
-    "BadAnswer", "ChainError", "ChainUnavailable", "ConfigError", "Corrupt", "CrowdtrainError", "LoweringError", "NotFound",
-    "PlanError", "Refused", "StoreError", "StoreUnavailable",
+    "BadAnswer", "ChainError", "ChainUnavailable", "ConfigError", "Corrupt", "CrowdtrainError", "LoweringError",
+    "NotFound", "PlanError", "Refused", "StoreError", "StoreUnavailable",
 ]  # fmt: skip
 
 

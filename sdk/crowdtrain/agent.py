@@ -53,7 +53,7 @@ def game_name(game: GameId) -> str:
 # ------------------------------------------------------------------ threads
 
 
-class Stopped(Exception):  # noqa: N818  (not an error: the process is ending)
+class Stopped(Exception):
     """The process is ending; raised by :meth:`Gate.wait` inside a task."""
 
 

@@ -12,9 +12,28 @@ from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
 __all__ = [
-    "Address", "Chain", "ChainEvent", "Game", "GameId", "GroupProof", "Job", "JobId", "JobTerms", "PageOpening", "Phase",
-    "ProgramLeaf", "Reason", "Receipt", "Segment", "SegmentKey", "SegmentSpec", "SegmentState", "Source", "Tree",
-    "ValueProof", "INITIAL",
+    "INITIAL",
+    "Address",
+    "Chain",
+    "ChainEvent",
+    "Game",
+    "GameId",
+    "GroupProof",
+    "Job",
+    "JobId",
+    "JobTerms",
+    "PageOpening",
+    "Phase",
+    "ProgramLeaf",
+    "Reason",
+    "Receipt",
+    "Segment",
+    "SegmentKey",
+    "SegmentSpec",
+    "SegmentState",
+    "Source",
+    "Tree",
+    "ValueProof",
 ]  # fmt: skip
 
 Address = NewType("Address", str)
@@ -321,7 +340,13 @@ class Chain(Protocol):
     ) -> Receipt: ...
     def reveal_children(self, game: GameId, position: bytes, children: Sequence[bytes]) -> Receipt: ...
     def pick_child(
-        self, game: GameId, position: bytes, child: int, node: bytes, proof: Sequence[bytes], leaf: ProgramLeaf
+        self,
+        game: GameId,
+        position: bytes,
+        child: int,
+        node: bytes,
+        proof: Sequence[bytes],
+        leaf: ProgramLeaf,
     ) -> Receipt: ...
     def dispute_next(self, game: GameId, position: bytes, header: ProgramLeaf) -> Receipt: ...
     def reveal_page(self, game: GameId, position: bytes, words: bytes) -> Receipt: ...
@@ -332,7 +357,9 @@ class Chain(Protocol):
         self, game: GameId, position: bytes, header: ProgramLeaf, nest: ProgramLeaf,
         values: Sequence[ValueProof], pages: Sequence[PageOpening],
     ) -> Receipt: ...  # fmt: skip
-    def prove_next(self, game: GameId, position: bytes, header: ProgramLeaf, value: ValueProof) -> Receipt: ...
+    def prove_next(
+        self, game: GameId, position: bytes, header: ProgramLeaf, value: ValueProof
+    ) -> Receipt: ...
     def prove_invalid_nest(
         self, game: GameId, position: bytes, header: ProgramLeaf, index: int, nest: ProgramLeaf,
         read: int, producer: ProgramLeaf,

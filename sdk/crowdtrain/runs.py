@@ -61,7 +61,7 @@ CHUNK = 1.0
 """seconds of work between two looks at whether to go on"""
 
 
-class Unaffordable(CrowdtrainError):  # noqa: N818  (a refusal, not a fault)
+class Unaffordable(CrowdtrainError):
     """A segment needs more than this machine may spend."""
 
 
@@ -373,7 +373,7 @@ class Run:
         return self.folder / f"{number}.safetensors"
 
 
-class Cancelled(CrowdtrainError):  # noqa: N818  (somebody wanted it)
+class Cancelled(CrowdtrainError):
     """A run is no longer wanted."""
 
 

@@ -83,7 +83,7 @@ def train_in_torch(model: nn.Module, digits: Digits, order: NDArray[np.uint32]) 
     for batch in torch.from_numpy(order.astype(np.int64)):
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(images[batch]), classes[batch])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     return losses
