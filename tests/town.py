@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -26,11 +27,13 @@ from crowdtrain.stores import HttpStore, Store
 from crowdtrain.web3_chain import Web3Chain
 from small_programs import perceptron, perceptron_data, perceptron_state
 
-__all__ = ["MONEY", "PRICE", "STAKE", "Town"]
+__all__ = ["CLOCK", "LEASE", "MONEY", "PRICE", "STAKE", "WINDOW", "Town"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = os.pathsep.join(str(ROOT / package) for package in ("engine", "sdk", "node", "verifier"))
 MONEY, STAKE, PRICE = 10**24, 1000, 100
+LEASE, WINDOW, CLOCK = 600, 2000, 1000
+"""long enough for a slow machine; tests let time pass by setting the chain's clock forward"""
 ROWS = 64
 BACKEND = "reference"
 COMMANDS = {
@@ -140,14 +143,19 @@ class Town:
             segments=segments,
             escrow=plan.price,
             stake=STAKE,
-            lease=600,
-            window=60,
-            clock=300,
+            lease=LEASE,
+            window=WINDOW,
+            clock=CLOCK,
             deadline=self.buyer.now() + 100_000,
         )
         job, _ = self.buyer.post(replace(terms, **changes), manifest)  # type: ignore[arg-type]
         self.plans[job] = plan
         return job
+
+    def status(self, name: str) -> dict[str, object]:
+        """What the process of ``name`` says of itself; empty before it does."""
+        path = self.folder / name / "status.json"
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
 
     def segment(self, job: JobId, index: int = 0) -> Segment:
         """A segment as it stands."""

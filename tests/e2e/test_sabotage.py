@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from crowdtrain.chain import GameId, Phase, Reason
 from crowdtrain.game.sabotage import MODES
-from town import MONEY, STAKE, Town
+from town import CLOCK, MONEY, STAKE, Town
 
 BATCHES = [list(MODES)[0::2], list(MODES)[1::2]]
 UNBOUND = ("skip", "input", "trace-ends", "state-ends", "next-state")
-CLOCK = 1000
 
 
 def expected_end(mode: str) -> Reason:
@@ -33,7 +32,7 @@ def is_silent(town: Town, number: int) -> bool:
 @pytest.mark.parametrize("modes", BATCHES, ids=["even", "odd"])
 def test_every_cheat_loses_its_stake_and_nobody_else_does(tmp_path: Path, modes: list[str]) -> None:
     with Town(tmp_path, people=len(MODES) + 1) as town:
-        jobs = {mode: town.post(clock=CLOCK, window=CLOCK) for mode in modes}
+        jobs = {mode: town.post() for mode in modes}
         town.start("verifier", "vera")
         for mode in modes:
             town.start("solver", mode, "--sabotage", f"{mode}:2", job=jobs[mode])
