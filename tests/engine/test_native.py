@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import platform
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from crowdtrain_engine import DType, Nest, Program, TensorType, _native, isas, reference
+import torch
+from crowdtrain_engine import (
+    Axis,
+    BackendError,
+    DType,
+    Index,
+    Instruction,
+    Nest,
+    Program,
+    ProgramError,
+    Read,
+    TensorType,
+    _native,
+    isas,
+    reference,
+)
+from crowdtrain_engine.native import NativePlan
+from crowdtrain_engine.ops import BY_NAME, FIRST_ELEMENTARY, OPS, Op
+from crowdtrain_engine.validation import cost
 from engine.strategies import (
+    SPECIAL,
     WHICH,
     Case,
     cases,
@@ -14,8 +38,11 @@ from engine.strategies import (
     convolutions,
     deep_products,
     matrix_product,
+    programs,
+    words,
 )
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
@@ -98,3 +125,145 @@ def test_matrix_products_have_kernels_of_their_own(program: Program) -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolutions_are_matrix_products(which: str, stride: int) -> None:
     assert kinds(convolution(which, 4, 3, 8, (9, 9), 3, stride=stride, padding=1)) == ["contraction"]
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_every_operation_on_every_instruction_set(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    operands = [words(rng, 4099) for _ in range(3)]
+    operands[0][: len(SPECIAL) ** 2] = np.repeat(np.array(SPECIAL, np.uint32), len(SPECIAL))
+    operands[1][: len(SPECIAL) ** 2] = np.tile(np.array(SPECIAL, np.uint32), len(SPECIAL))
+    for op in OPS:
+        reads = tuple(Read(i, (Axis(4099, ((0, 1),)),)) for i in range(op.arity))
+        refs = range(1, op.arity + 1)
+        nest = Nest(DType.u32, (4099,), reads, (Instruction(op.code, *refs),), op.arity + 1)
+        state = tuple(TensorType(DType.u32, (4099,)) for _ in range(3))
+        case = Case(Program((3,), state, (), (nest,), (0, 1, 2)), tuple(operands), ())
+        got = plan(case, isa, 1).values(list(operands), [])[3]
+        assert_same(got, reference.run_nest(nest, operands), f"{op.name} on {isa}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", [op for op in OPS if op.code >= FIRST_ELEMENTARY], ids=lambda op: op.name)
+def test_elementary_functions_of_every_word(op: Op) -> None:
+    count = 1 << 22
+    reads = (Read(0, ()), Index(0))
+    body = (Instruction(BY_NAME["iadd"].code, 1, 2), Instruction(op.code, 3))
+    nest = Nest(DType.f32, (count,), reads, body, 4)
+    program = Program((1,), (TensorType(DType.u32, ()),), (), (nest,), (0,))
+    plans = [plan(Case(program, (), ()), isa, 2) for isa in isas()]
+    for start in range(0, 1 << 32, count):
+        first, *others = (native.nest(0, [np.full(1, start, np.uint32)]) for native in plans)
+        for isa, other in zip(isas()[1:], others, strict=True):
+            assert_same(other, first, f"{op.name} of words from {start:08x} on {isa}")
+
+
+def flush_subnormals() -> Callable[[], object]:
+    assert torch.set_flush_denormal(True)
+    return lambda: torch.set_flush_denormal(False)
+
+
+def round_upward() -> Callable[[], object]:
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    before = libm.fegetround()
+    assert libm.fesetround({"x86_64": 0x800, "aarch64": 0x400000}[platform.machine()]) == 0
+    return lambda: libm.fesetround(before)
+
+
+@pytest.mark.parametrize("disturb", [flush_subnormals, round_upward])
+def test_what_another_library_has_set_changes_no_word(disturb: Callable[[], Callable[[], object]]) -> None:
+    count = 5000
+    rng = np.random.default_rng(1)
+    state = [rng.integers(0, 1 << 23, count, np.uint32), words(rng, count)]  # subnormals, and anything
+    reads = tuple(Read(value, (Axis(count, ((0, 1),)),)) for value in range(2))
+    body = tuple(Instruction(BY_NAME[name].code, *refs) for name, *refs in BODY)
+    nest = Nest(DType.f32, (count,), reads, body, 6, immediates=(0x3F000001,))
+    case = Case(
+        Program((2,), (TensorType(DType.f32, (count,)),) * 2, (), (nest,), (2, 1)),
+        tuple(state),
+        (),
+    )
+    expected = reference.run_nest(case.program.nests[0], state)
+    for isa in isas():
+        for threads in (1, 2):
+            native = plan(case, isa, threads)
+            after = [tensor.copy() for tensor in state]
+            restore = disturb()
+            try:
+                got = native.values(state, [])[2]
+                native.run(after, [], 1)
+                ours_is_gone = (
+                    np.float32(1e-38) * np.float32(0.1) == 0 or np.float32(1) + np.float32(1e-9) > 1
+                )
+            finally:
+                restore()
+            assert ours_is_gone  # the mode that was set is there again
+            assert_same(got, expected, f"{isa}, {threads} threads")
+            assert_same(after[0], expected, f"{isa}, {threads} threads, run")
+
+
+BODY = (("fmul", 1, 3), ("fadd", 4, 1), ("ffma", 5, 2, 1))
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """``data`` with a few bytes changed, inserted or taken away."""
+    out = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(0, len(out) + 1))
+        kind = rng.integers(0, 4)
+        if kind == 0 and out:
+            del out[at : at + int(rng.integers(1, 5))]
+        elif kind == 1:
+            out[at:at] = rng.bytes(int(rng.integers(1, 5)))
+        elif at < len(out):
+            out[at] = int(rng.choice([0, 1, 2, 0x7F, 0x80, 0xFF, out[at] ^ 1, int(rng.integers(256))]))
+    return bytes(out)
+
+
+@given(program=programs(), seed=st.integers(0, 2**32 - 1))
+@settings(thorough, max_examples=300)
+def test_the_decoder_accepts_what_python_accepts(program: Program, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    leaves = list(program.leaves)
+    which = int(rng.choice([0, *range(2, len(leaves))]))
+    leaves[which] = mutated(leaves[which], rng)
+    file = b"".join(len(leaf).to_bytes(4, "big") + leaf for leaf in leaves)
+    accepted = accepts(lambda: Program.decode(file))
+    if not accepted or cost(Program.decode(file)).memory < 1 << 28:
+        assert accepts(lambda: _native.Plan(leaves[0], leaves[2:], isas()[0], 1)) == accepted
+
+
+def accepts(decode: Callable[[], object]) -> bool:
+    try:
+        decode()
+    except ProgramError:
+        return False
+    return True
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    case = Case(matrix_product(4, 5, 6), (np.zeros(24, np.uint32), np.zeros(30, np.uint32)), ())
+    native = plan(case, isas()[0], 1)
+    good = list(case.state)
+    bad: list[list[NDArray[np.generic]]] = [
+        [good[0]], [good[0], good[0]], [good[0], good[1].astype(np.uint64)], [good[0], np.zeros(60)[::2]],
+    ]  # fmt: skip
+    for arrays in bad:
+        with pytest.raises(ValueError, match=r"arrays are needed|must be a C-contiguous array of 30"):
+            native.values(arrays, [])
+        with pytest.raises(ValueError, match=r"arrays are needed|must be a C-contiguous array of 30"):
+            native.run(arrays, [], 1)
+    with pytest.raises(IndexError):
+        native.nest(1, good)
+
+
+def test_an_instruction_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = matrix_product(2, 2, 2)
+    with pytest.raises(BackendError, match=r"there are .*portable"):
+        NativePlan(program, isa="vliw")
+    monkeypatch.setenv("CROWDTRAIN_ISA", "portable")
+    assert NativePlan(program).isa == "portable"
+    assert NativePlan(program, isa=isas()[0]).isa == isas()[0]
+    monkeypatch.setenv("CROWDTRAIN_ISA", "vliw")
+    with pytest.raises(BackendError, match="'vliw' does not run here"):
+        NativePlan(program)
