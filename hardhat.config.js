@@ -1,5 +1,5 @@
 const path = require("path");
-const { subtask } = require("hardhat/config");
+const { subtask, task } = require("hardhat/config");
 const {
   TASK_COMPILE_SOLIDITY_GET_SOLC_BUILD,
   TASK_COMPILE_SOLIDITY_GET_SOURCE_PATHS,
@@ -24,7 +24,17 @@ subtask(TASK_COMPILE_SOLIDITY_GET_SOURCE_PATHS, async (_, { config }, runSuper) 
   return (await runSuper()).filter((source) => !source.startsWith(tests));
 });
 
+task("deploy", "Deploys the contracts and writes <folder>/<chain id>.json", require("./contracts/tools/deploy.js"))
+  .addOptionalParam("token", "the ERC-20 of all payments; without it, a token that anybody may mint")
+  .addOptionalParam("folder", "where the deployment file goes", "deployments");
+
 module.exports = {
   solidity: { version: VERSION, settings: require("./contracts/tools/settings.json") },
+  networks: {
+    target: {
+      url: process.env.RPC_URL ?? "http://127.0.0.1:8545",
+      accounts: process.env.DEPLOYER_KEY ? [process.env.DEPLOYER_KEY] : "remote",
+    },
+  },
   paths: { sources: "contracts", artifacts: "build/hardhat", cache: "build/hardhat-cache" },
 };
