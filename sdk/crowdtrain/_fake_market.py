@@ -25,8 +25,8 @@ from crowdtrain.chain import (
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
 __all__ = [
-    "NOBODY", "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "segment_of", "settle",
-    "void", "withdraw",
+    "NOBODY", "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "segment_of",
+    "settle", "void", "withdraw",
 ]  # fmt: skip
 
 NOBODY = Address("0x" + "0" * 40)

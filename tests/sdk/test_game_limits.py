@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from crowdtrain.chain import Game, Phase, Reason
-from crowdtrain.game import Move, defend, transactions
+from crowdtrain.game import Move, defend, positions, transactions
 from crowdtrain.game.moves import RevealPartials
 from crowdtrain.game.positions import depth, fan_out, is_short, piece_ends
 from crowdtrain.game.sabotage import UnboundNext, WrongWord
@@ -100,6 +100,31 @@ def test_a_fold_of_two_levels() -> None:
     assert overturned(game)
     assert (game.reason, game.from_, game.to) == (Reason.WRONG_WORD, 65_520, 65_536)
     assert play.transactions == transactions(program, 0)
+
+
+@pytest.mark.parametrize("lies", [(0, 0, 0), (1, 2, 0), (2, 0, 2), (0, 1, 1), (2, 2, 2)])
+def test_a_lie_deep_in_a_fold(monkeypatch: pytest.MonkeyPatch, lies: tuple[int, ...]) -> None:
+    """With pieces cut in four, so that a short fold has three levels; at each, one partial sum is a lie."""
+    monkeypatch.setattr(positions, "PIECES", 4)
+    play = segment(long_sum(1000), [np.asarray(0, np.uint32)], WrongWord(0, lambda program: 0, 0))
+    levels = iter(lies)
+    accumulators = []
+
+    def defender(game: Game) -> Move | None:
+        move = defend(game, play.solvers)
+        if not isinstance(move, RevealPartials):
+            return move
+        partials, lie = bytearray(move.partials), next(levels)
+        partials[4 * lie] ^= 1
+        accumulators.append(game.accumulator)
+        return dataclasses.replace(move, partials=bytes(partials))
+
+    game = play.dispute(defender=defender)
+    assert overturned(game)
+    start = sum(lie * size for lie, size in zip(lies, (256, 64, 16), strict=True))
+    assert (game.reason, game.from_, game.to) == (Reason.WRONG_WORD, start, start + 16)
+    step = play.honest.step(0)
+    assert accumulators[1:] == step.accumulators(1, 0, [256 * lies[0], 256 * lies[0] + 64 * lies[1]])
 
 
 def test_trees_of_a_single_leaf() -> None:
