@@ -159,6 +159,7 @@ PYBIND11_MODULE(_native, module) {
         .def(py::init(&make_plan), py::arg("header"), py::arg("nests"), py::arg("isa"), py::arg("threads"))
         .def_property_readonly("isa", [](const Plan& plan) { return std::string(plan.kernels().name); })
         .def("kinds", &kinds)
+        .def_property_readonly("memory", &Plan::memory)
         .def("run", &run, py::arg("state"), py::arg("data"), py::arg("steps"))
         .def("values", &values, py::arg("state"), py::arg("data"))
         .def("nest", &nest, py::arg("number"), py::arg("values"));

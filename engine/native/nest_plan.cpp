@@ -1,7 +1,8 @@
 #include "nest_plan.hpp"
 
 #include "contraction.hpp"
-#include "general.hpp"
+#include "fold.hpp"
+#include "map.hpp"
 
 namespace crowdtrain {
 

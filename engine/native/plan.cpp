@@ -5,10 +5,43 @@
 #include "float_mode.hpp"
 
 namespace crowdtrain {
+namespace {
+
+// Neighbouring maps of the same size that read one another only word by word go together.
+std::vector<Group> make_groups(const Program& program, const std::vector<std::unique_ptr<NestPlan>>& nests) {
+    constexpr size_t kMost = 32;
+    const std::vector<bool> live = live_nests(program);
+    std::vector<Group> groups;
+    MapGroup open;
+    for (int i = 0; i < static_cast<int>(nests.size()); ++i) {
+        if (!live[i]) continue;
+        const Map* map = dynamic_cast<const Map*>(nests[i].get());
+        const bool joins = map && open.size() > 0 && open.size() < kMost && open.accepts(*map);
+        if (!joins) {
+            groups.emplace_back();
+            open = MapGroup();
+        }
+        groups.back().nests.push_back(i);
+        if (map) open.add(*map, program.first_nest() + i);
+    }
+    return groups;
+}
+
+}  // namespace
 
 Plan::Plan(Program program, const Kernels& kernels, int threads)
-    : program_(std::move(program)), kernels_(kernels), workers_(std::max(1, threads)) {
+    : program_(std::move(program)), kernels_(kernels), workers_(threads) {
     for (const Nest& nest : program_.nests) nests_.push_back(plan_nest(nest, kernels_));
+    groups_ = make_groups(program_, nests_);
+    for (const Group& group : groups_) {
+        MapGroup& maps = maps_.emplace_back();
+        if (group.nests.size() == 1) continue;
+        for (int nest : group.nests) maps.add(dynamic_cast<const Map&>(*nests_[nest]), program_.first_nest() + nest);
+    }
+    storage_ = plan_storage(program_, groups_, [&](int nest, int value) {
+        const Map* map = dynamic_cast<const Map*>(nests_[nest].get());
+        return map && map->reads_word_by_word(value);
+    });
 }
 
 std::vector<const char*> Plan::kinds() const {
@@ -21,24 +54,51 @@ void Plan::step(const std::vector<uint32_t*>& state, const std::vector<const uin
                 const std::vector<uint32_t*>& logs) {
     const std::lock_guard lock(mutex_);
     const FloatMode mode;
-    if (outputs_.empty()) {
-        for (const Nest& nest : program_.nests) outputs_.push_back(allocate_words(nest.words()));
-        for (int i = 0; i < program_.state_count; ++i) next_.push_back(allocate_words(program_.sizes[i]));
+    if (!arena_) arena_ = allocate_words(storage_.arena_words);
+    std::vector<uint32_t*> values;
+    for (const auto& [place, at] : storage_.values) {
+        switch (place) {
+            case Storage::Place::state: values.push_back(state[at]); break;
+            case Storage::Place::data: values.push_back(const_cast<uint32_t*>(data[at])); break;  // never written
+            case Storage::Place::arena: values.push_back(arena_.get() + at); break;
+            default: values.push_back(nullptr);
+        }
     }
-    std::vector<const uint32_t*> values(state.begin(), state.end());
-    values.insert(values.end(), data.begin(), data.end());
-    for (size_t i = 0; i < nests_.size(); ++i) {
-        nests_[i]->run(values.data(), outputs_[i].get(), workers_);
-        values.push_back(outputs_[i].get());
+    for (size_t g = 0; g < groups_.size(); ++g) {
+        const int nest = groups_[g].nests.front();
+        if (maps_[g].size() > 0) {
+            maps_[g].run(values, workers_);
+        } else {
+            nests_[nest]->run(values.data(), values[program_.first_nest() + nest], workers_);
+        }
     }
     for (size_t i = 0; i < logs.size(); ++i) {
         const int value = program_.logs[i];
         std::copy_n(values[value], program_.sizes[value], logs[i]);
     }
+    move_state(values);
+}
+
+// Brings the next state to its place, where it was not computed there.
+void Plan::move_state(const std::vector<uint32_t*>& values) {
+    std::vector<const uint32_t*> from(program_.state_count);
+    int64_t old_words = 0;
     for (int i = 0; i < program_.state_count; ++i) {
-        std::copy_n(values[program_.next[i]], program_.sizes[i], next_[i].get());
+        const int value = program_.next[i];
+        if (!storage_.kept_in(value, i)) from[i] = values[value];
+        if (from[i] && value < program_.state_count) old_words += program_.sizes[i];
     }
-    for (int i = 0; i < program_.state_count; ++i) std::copy_n(next_[i].get(), program_.sizes[i], state[i]);
+    // a state tensor that becomes another may be overwritten before it is copied
+    uint32_t* old = old_state_.words(old_words);
+    for (int i = 0; i < program_.state_count; ++i) {
+        if (!from[i] || program_.next[i] >= program_.state_count) continue;
+        std::copy_n(from[i], program_.sizes[i], old);
+        from[i] = old;
+        old += program_.sizes[i];
+    }
+    for (int i = 0; i < program_.state_count; ++i) {
+        if (from[i]) std::copy_n(from[i], program_.sizes[i], values[i]);
+    }
 }
 
 void Plan::nest(int number, const std::vector<const uint32_t*>& values, uint32_t* out) {

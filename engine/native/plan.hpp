@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "map.hpp"
 #include "nest_plan.hpp"
 #include "program.hpp"
+#include "storage.hpp"
 #include "workers.hpp"
 
 namespace crowdtrain {
@@ -19,6 +21,7 @@ public:
     const Program& program() const { return program_; }
     const Kernels& kernels() const { return kernels_; }
     std::vector<const char*> kinds() const;  // of each nest's plan
+    int64_t memory() const { return storage_.arena_words * 4; }  // bytes for what one nest gives another
 
     // Runs one step: `state` goes on to the next state, and the words of log i are written to logs[i].
     void step(const std::vector<uint32_t*>& state, const std::vector<const uint32_t*>& data,
@@ -28,13 +31,18 @@ public:
     void nest(int number, const std::vector<const uint32_t*>& values, uint32_t* out);
 
 private:
-    Program program_;
-    const Kernels& kernels_;
+    void move_state(const std::vector<uint32_t*>& values);
+
     std::mutex mutex_;  // one step at a time
+    const Program program_;
+    const Kernels& kernels_;
     Workers workers_;
     std::vector<std::unique_ptr<NestPlan>> nests_;
-    std::vector<Words> outputs_;
-    std::vector<Words> next_;
+    std::vector<Group> groups_;
+    std::vector<MapGroup> maps_;  // one for each group; empty where it is a single nest
+    Storage storage_;
+    Words arena_;
+    Scratch old_state_;
 };
 
 }  // namespace crowdtrain

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "WHICH", "Case", "cases", "contractions", "convolution", "convolutions", "deep_products",
-    "matrix_product", "nests", "programs", "words",
+    "matrix_product", "nests", "programs", "updates", "words",
 ]  # fmt: skip
 
 Words = NDArray[np.uint32]
@@ -167,6 +167,39 @@ def programs(draw: st.DrawFn) -> Program:
     following = tuple(draw(st.sampled_from([v for v, kind in enumerate(types) if kind == s])) for s in state)
     logs = tuple(draw(st.lists(st.integers(0, len(types) - 1), max_size=2)))
     return Program((len(state),), tuple(state), tuple(data), tuple(made), following, logs)
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> Program:
+    """Maps of one size that read one another, mostly word by word, and give the next state, as optimizers do."""
+    kind = TensorType(DType.f32, draw(st.sampled_from([(1,), (7,), (1030,), (3, 700), (40, 40)])))
+    state = draw(st.integers(1, 4))
+    made: list[Nest] = []
+    for value in range(state, state + draw(st.integers(1, 8))):
+        reads = tuple(draw(neighbours(kind.shape, value)) for _ in range(draw(st.integers(1, 3))))
+        body, result = draw(bodies(len(reads), 0, has_fold=False))
+        made.append(Nest(kind.dtype, kind.shape, reads, body, result))
+    values = st.integers(0, state + len(made) - 1)
+    following = tuple(draw(st.lists(values, min_size=state, max_size=state)))
+    return Program(
+        (state,), (kind,) * state, (), tuple(made), following, tuple(draw(st.lists(values, max_size=2)))
+    )
+
+
+@st.composite
+def neighbours(draw: st.DrawFn, shape: tuple[int, ...], before: int) -> Read:
+    """A read of a value of this shape at the same place, or next to it, or from the other end, or at one place."""
+    terms: list[tuple[tuple[int, int], ...]] = [((loop, 1),) for loop in range(len(shape))]
+    how = draw(st.sampled_from(["here", "here", "here", "next", "mirrored", "first"]))
+    offsets = [0] * len(shape)
+    if how == "next":
+        offsets[-1] = 1
+    elif how == "mirrored":
+        terms, offsets = [((loop, -1),) for loop in range(len(shape))], [extent - 1 for extent in shape]
+    elif how == "first":
+        terms[-1] = ()
+    axes = tuple(Axis(n, t, o) for n, t, o in zip(shape, terms, offsets, strict=True))
+    return Read(draw(st.integers(0, before - 1)), axes)
 
 
 @st.composite

@@ -39,6 +39,7 @@ from engine.strategies import (
     deep_products,
     matrix_product,
     programs,
+    updates,
     words,
 )
 from hypothesis import HealthCheck, given, settings
@@ -88,6 +89,12 @@ def check(case: Case, steps: int) -> None:
 @given(case=cases())
 @thorough
 def test_any_program(case: Case) -> None:
+    check(case, steps=3)
+
+
+@given(case=cases(updates()))
+@thorough
+def test_states_updated_in_place(case: Case) -> None:
     check(case, steps=3)
 
 

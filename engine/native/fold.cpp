@@ -1,93 +1,16 @@
-#include "general.hpp"
+#include "fold.hpp"
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 namespace crowdtrain {
 namespace {
 
-constexpr int64_t kTileWords = 1024;
 constexpr int64_t kTransposedOutputs = 16;  // of a tile that is loaded along the fold
 
 int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-std::vector<int> loop_range(size_t first, size_t count) {
-    std::vector<int> loops(count);
-    std::iota(loops.begin(), loops.end(), static_cast<int>(first));
-    return loops;
-}
-
-int64_t cost_of(const Nest& nest, const Body& body) {
-    return static_cast<int64_t>(nest.operands.size() + body.before.size() + body.fold.size() + 1);
-}
-
-void run_pass(const BodyPass& pass, uint32_t* const* slots, uint32_t* out, int64_t count) {
-    pass.pass(out, slots[pass.in[0]], slots[pass.in[1]], slots[pass.in[2]], count);
-}
-
-// The words of a value, or null for an operand that reads none.
-const uint32_t* tensor_of(const Access& access, const uint32_t* const* values) {
-    return access.is_index() ? nullptr : values[access.value()];
-}
-
 }  // namespace
-
-Operands::Operands(const Nest& nest) {
-    const std::vector<int> outer_loops = loop_range(0, nest.outer.size());
-    const std::vector<int> fold_loops = loop_range(nest.outer.size(), nest.fold.size());
-    for (const Operand& operand : nest.operands) {
-        accesses.emplace_back(nest, operand);
-        outer.push_back(accesses.back().walk(outer_loops));
-        fold.push_back(accesses.back().walk(fold_loops));
-        patterns.push_back(Pattern::make(nest, operand));
-    }
-}
-
-Map::Map(const Nest& nest, const Kernels& kernels)
-    : nest_(nest), kernels_(kernels), operands_(nest), body_(nest, kernels) {}
-
-void Map::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
-    const int64_t scratch = body_.slots * kTileWords;
-    workers.split(nest_.words(), kTileWords, cost_of(nest_, body_), [&](int64_t begin, int64_t end, int thread) {
-        run_range(values, out, begin, end, workers.scratch[thread].words(scratch));
-    });
-}
-
-void Map::run_range(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
-    const int operands = static_cast<int>(nest_.operands.size());
-    const int64_t tile = std::min(kTileWords, end - begin);
-    std::vector<uint32_t*> slots(body_.slots);
-    for (int slot = 0; slot < body_.slots; ++slot) slots[slot] = scratch + slot * kTileWords;
-    for (size_t i = 0; i < nest_.immediates.size(); ++i) kernels_.fill(slots[operands + i], nest_.immediates[i], tile);
-
-    for (int64_t start = begin; start < end; start += kTileWords) {
-        const int64_t count = std::min(kTileWords, end - start);
-        for (int o = 0; o < operands; ++o) {
-            if (!body_.needed[o]) continue;
-            const Access& access = operands_.accesses[o];
-            const Walk& walk = operands_.outer[o];
-            const uint32_t* tensor = tensor_of(access, values);
-            const bool constant = walk.loops.empty() && access.gathers().empty();
-            if (constant && start > begin) continue;
-            if (access.contiguous(walk)) {
-                slots[o] = const_cast<uint32_t*>(tensor + access.origin()[0] + start);  // never written
-            } else if (operands_.patterns[o]) {
-                operands_.patterns[o]->load(kernels_, slots[o], tensor, start, count, 0);
-            } else {
-                access.load(kernels_, slots[o], tensor, walk, access.origin(), start, constant ? tile : count,
-                            slots.data());
-            }
-        }
-        const size_t passes = body_.before.size();
-        for (size_t i = 0; i + 1 < passes; ++i) run_pass(body_.before[i], slots.data(), slots[body_.before[i].out], count);
-        if (passes > 0) {
-            run_pass(body_.before.back(), slots.data(), out + start, count);
-        } else {
-            std::copy_n(slots[body_.result], count, out + start);
-        }
-    }
-}
 
 // The tile being worked on.
 struct Fold::Tile {
@@ -184,7 +107,7 @@ void Fold::load(Tile& tile, const uint32_t* const* values) const {
     const int operands = static_cast<int>(nest_.operands.size());
     for (int o = 0; o < operands; ++o) {
         const Access& access = operands_.accesses[o];
-        const uint32_t* tensor = tensor_of(access, values);
+        const uint32_t* tensor = operands_.tensor(o, values);
         const Walk &outer = operands_.outer[o], &fold = operands_.fold[o];
         Position at = access.origin();
         switch (loads_[o]) {

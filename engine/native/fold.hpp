@@ -1,42 +1,13 @@
-// Any nest, its body run as passes over tiles of words that fit in the first-level cache.
+// Nests with a fold: tiles of [fold iterations][outputs], each output strictly in order.
 #pragma once
 
-#include <optional>
 #include <vector>
 
-#include "access.hpp"
-#include "body.hpp"
 #include "nest_plan.hpp"
-#include "pattern.hpp"
+#include "operands.hpp"
 
 namespace crowdtrain {
 
-// A nest's operands, with their walks over the outer loops and over the fold.
-struct Operands {
-    explicit Operands(const Nest& nest);
-
-    std::vector<Access> accesses;
-    std::vector<Walk> outer, fold;
-    std::vector<std::optional<Pattern>> patterns;
-};
-
-// Nests without fold.
-class Map final : public NestPlan {
-public:
-    Map(const Nest& nest, const Kernels& kernels);
-    const char* kind() const override { return "map"; }
-    void run(const uint32_t* const* values, uint32_t* out, Workers& workers) const override;
-
-private:
-    void run_range(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
-
-    const Nest& nest_;
-    const Kernels& kernels_;
-    Operands operands_;
-    Body body_;
-};
-
-// Nests with a fold: tiles of [fold iterations][outputs], each output strictly in order.
 class Fold final : public NestPlan {
 public:
     Fold(const Nest& nest, const Kernels& kernels);
