@@ -52,7 +52,8 @@ library Pages {
     {
         uint256 words = _wordsOf(encoded, nest, operand.value);
         uint256 count = (words + PAGE_WORDS - 1) / PAGE_WORDS;
-        return page.words.length == 4 * PAGE_WORDS && page.index < count
+        // No page beyond the count passes: leaves of padding are zero, which is the hash of no page.
+        return page.words.length == 4 * PAGE_WORDS
             && Roots.verify(operand.root, count, Roots.leaf(page.words), page.index, page.proof);
     }
 

@@ -43,6 +43,15 @@ contract RefereeTest is Test {
         }
     }
 
+    function test_a_header_that_breaks_a_rule_is_invalid() external view {
+        bytes[] memory headers = vm.parseJsonBytesArray(json, ".headers");
+        string[] memory rules = vm.parseJsonStringArray(json, ".headerRules");
+        assertTrue(headers.length > 20, "vectors");
+        for (uint256 i = 0; i < headers.length; ++i) {
+            assertTrue(referee.isInvalidHeader(headers[i], type(uint32).max, ""), rules[i]);
+        }
+    }
+
     /// A header that claims many tensors and has none must not make the decoder run long.
     function test_a_header_of_false_counts_is_refused_at_once() external view {
         bytes memory header = abi.encodePacked("CTP1", uint16(1), type(uint16).max, type(uint16).max, uint16(0));

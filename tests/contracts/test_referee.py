@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts.openings import Words, arguments
-from contracts.vectors import FILE, broken_nests, text
+from contracts.vectors import FILE, broken_headers, broken_nests, text
 from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
 from crowdtrain_engine import Axis, DType, Instruction, Nest, Program, ProgramError, Read, merkle, reference
 from crowdtrain_engine.arithmetic import evaluate
@@ -130,6 +130,8 @@ def test_every_operation(referee: Referee, name: str) -> None:
     rng = np.random.default_rng(BY_NAME[name].code)
     nest = _operation(name)
     values = [words(rng, 64) for _ in range(BY_NAME[name].arity)]
+    for other in values[1:]:
+        other[::4] = values[0][::4]  # compares must see equals too
     asked: list[Call] = [("evaluate", arguments(nest, values, i, 0, 1, 0)) for i in range(64)]
     expected = evaluate(name, *values)
     assert referee(asked) == [(int(word),) for word in expected]
@@ -293,6 +295,13 @@ def test_a_nest_that_breaks_a_rule_is_refused(referee: Referee, rule: str) -> No
     encoded = broken_nests()[rule]
     assert _shape_of(encoded) == "InvalidNest"
     assert referee([("shapeOf", (encoded,))]) == ["InvalidNest"]
+
+
+@pytest.mark.parametrize("rule", broken_headers())
+def test_a_header_that_breaks_a_rule_is_invalid(referee: Referee, rule: str) -> None:
+    encoded = broken_headers()[rule]
+    assert is_invalid_header(encoded, 2**32 - 1, b"")
+    assert referee([("isInvalidHeader", (encoded, 2**32 - 1, b""))]) == [(True,)]
 
 
 def test_the_vectors_for_forge_are_current() -> None:

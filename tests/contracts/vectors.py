@@ -1,4 +1,4 @@
-"""Calls of the Referee with the words that the reference gives, and nests that break one rule each.
+"""Calls of the Referee with the words of the reference, and nests and headers that break one rule each.
 
 The Forge tests read them from contracts/test/vectors/referee.json; ``python -m contracts.vectors`` in tests/
 writes that file, and a test fails when it is not what this module gives.
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from contracts.openings import Words, arguments
-from crowdtrain_engine import Axis, DType, Index, Instruction, Mode, Nest, Read, reference
+from crowdtrain_engine import Axis, DType, Index, Instruction, Mode, Nest, Read, TensorType, reference
+from crowdtrain_engine.header import Header
 from crowdtrain_engine.ops import BY_NAME, OPS
 from eth_abi import encode
 from web3 import Web3
 
-__all__ = ["FILE", "broken_nests", "text"]
+__all__ = ["FILE", "broken_headers", "broken_nests", "text"]
 
 FILE = Path(__file__).resolve().parents[2] / "contracts" / "test" / "vectors" / "referee.json"
 
@@ -183,6 +184,45 @@ def broken_nests() -> dict[str, bytes]:
     return {rule: broken_nest.encode() for rule, broken_nest in broken.items()} | raw
 
 
+def broken_headers() -> dict[str, bytes]:
+    """Headers that are malformed or break one rule each, by the rule; none is open."""
+    kind = TensorType(DType.f32, (4,))
+    header = Header((1, 1), (kind, kind), (3, 1), (kind,), (3,), 1)
+    header.validate(may_be_open=False)
+
+    def state(dtype: DType, *shape: int) -> Header:
+        return replace(header, state=(TensorType(dtype, shape), kind))
+
+    broken = {
+        "no groups": replace(header, groups=()),
+        "no state": replace(header, groups=(), state=(), next=()),
+        "no nests": replace(header, nests=0, next=(0, 1), logs=()),
+        "2^16 + 1 values": replace(header, nests=2**16 - 2),
+        "empty group": replace(header, groups=(2, 0)),
+        "groups of too few tensors": replace(header, groups=(1,)),
+        "groups of too many tensors": replace(header, groups=(1, 2)),
+        "state extent of 0": state(DType.f32, 0),
+        "state extent of 2^31": state(DType.f32, 2**31),
+        "state of 2^31 words": state(DType.f32, 2**16, 2**15),
+        "state rank of 9": state(DType.f32, *[1] * 9),
+        "open data": replace(header, data=(TensorType(DType.f32, (0,)),)),
+        "next value that does not exist": replace(header, next=(4, 1)),
+        "next value of another data type": replace(state(DType.i32, 4), next=(1, 1)),
+        "next value of another rank": replace(state(DType.f32, 4, 1), next=(2, 1)),
+        "next value of another extent": replace(state(DType.f32, 5), next=(2, 1)),
+        "logged value that does not exist": replace(header, logs=(4,)),
+    }
+    plain = header.encode()
+    raw = {
+        "nothing": b"",
+        "another magic": b"CTP2" + plain[4:],
+        "a byte missing": plain[:-1],
+        "a byte left over": plain + b"\0",
+        "dtype of 3": _changed(plain, 20, 3),
+    }
+    return {rule: broken_header.encode() for rule, broken_header in broken.items()} | raw
+
+
 def _changed(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
 
@@ -191,7 +231,7 @@ def text() -> str:
     """The text of contracts/test/vectors/referee.json."""
     rng = np.random.default_rng(2)
     vectors = [*_operations(rng), *_accesses(rng)]
-    broken = broken_nests()
+    broken, headers = broken_nests(), broken_headers()
     return (
         json.dumps(
             {
@@ -200,6 +240,8 @@ def text() -> str:
                 "words": [vector.word for vector in vectors],
                 "rules": list(broken),
                 "broken": [f"0x{encoded.hex()}" for encoded in broken.values()],
+                "headerRules": list(headers),
+                "headers": [f"0x{encoded.hex()}" for encoded in headers.values()],
             },
             indent=1,
         )
