@@ -14,6 +14,13 @@ from hypothesis import strategies as st
 # given by js-ipfs for `ipfs add --cid-version=1 --raw-leaves`; tests/sdk/ipfs asks a daemon itself
 VECTORS = {
     0: "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
+    1: "bafkreidogqfzz75tpkmjzjke425xqcrmpcib2p5tg44hnbirumdbpl5adu",
+    cid.CHUNK: "bafkreibruh455iawsviqslif5c7uurdcfdemh22mtnytyzvnzn75kpejxy",
+    cid.CHUNK + 1: "bafybeiexg2oqkfnj56l7fcmawswqbijt5shq4b5rg6a546uwpkqqzwjioi",
+    3 * cid.CHUNK + 17: "bafybeiazf3hwcyssmk5zulxipul4hzjd3xeuhvxssc4a3kp5ffwvsqxnse",
+    174 * cid.CHUNK: "bafybeihpe5snhzneq7xs53nivmsopto5lrogo3wjynauqylqeym5a3irbm",
+    174 * cid.CHUNK + 1: "bafybeib4y7ghw2rq7bracc4xwtxrbzo7cfvagdpte2tmrkgwl6dyard3cm",
+    175 * cid.CHUNK: "bafybeie73j3heycdgkdsehpoe6cxh2y3iywtf6djpi3dzqrywevvjmazny",
 }
 
 

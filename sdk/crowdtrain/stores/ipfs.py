@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ _LAYOUT = {
     "max-file-links": cids.FANOUT,
     "trickle": "false",
     "pin": "true",
+    "cid-base": "base32",
 }
 
 
@@ -37,6 +39,8 @@ class IpfsStore(BlobStore):
             import ipfshttpclient
         except ImportError as error:
             raise ConfigError("IPFS needs a package: pip install 'crowdtrain[ipfs]'") from error
+        # it is older than urllib3 2, which warns of that at every new connection
+        warnings.filterwarnings("ignore", "The 'strict' parameter", FutureWarning)
         self._failures = ipfshttpclient.exceptions
         self._address = address
         self._timeout = timeout
@@ -54,11 +58,13 @@ class IpfsStore(BlobStore):
         return cid
 
     def has(self, cid: str) -> bool:
-        """See :class:`Store`: whether the daemon holds the blob's first block itself."""
+        """See :class:`Store`: whether the blob is pinned at the daemon, as everything is that was put
+        there.
+        """
         cids.to_bytes(cid)
         try:
             with self._answer(cid):
-                self._client.block.stat(cid, offline=True)
+                self._client.pin.ls(cid, type="recursive")
         except NotFound:
             return False
         return True
@@ -85,7 +91,7 @@ class IpfsStore(BlobStore):
         try:
             yield
         except self._failures.ErrorResponse as error:
-            if "not found" in str(error).lower():
+            if any(words in str(error).lower() for words in ("not found", "not pinned")):
                 raise NotFound(f"{cid} is not in IPFS at {self._address}") from error
             raise StoreUnavailable(f"IPFS at {self._address} refuses {cid}: {error}") from error
         except self._failures.Error as error:
