@@ -29,20 +29,10 @@ from small_programs import perceptron, perceptron_data, perceptron_state
 
 __all__ = ["CLOCK", "LEASE", "MONEY", "PRICE", "STAKE", "WINDOW", "Town"]
 
-ROOT = Path(__file__).resolve().parents[1]
-PATHS = os.pathsep.join(str(ROOT / package) for package in ("engine", "sdk", "node", "verifier"))
 MONEY, STAKE, PRICE = 10**24, 1000, 100
 LEASE, WINDOW, CLOCK = 600, 2000, 1000
 """long enough for a slow machine; tests let time pass by setting the chain's clock forward"""
 ROWS = 64
-BACKEND = "reference"
-COMMANDS = {
-    "gateway": "import sys; from crowdtrain.gateway import create_app, run;"
-    "from crowdtrain.stores import LocalStore;"
-    "run(create_app(LocalStore(sys.argv[1]), None), '127.0.0.1', int(sys.argv[2]))",
-    "solver": "from crowdtrain_node.cli import app; app()",
-    "verifier": "from crowdtrain_verifier.cli import app; app()",
-}
 
 
 class Town:
@@ -68,7 +58,8 @@ class Town:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.store_url = f"http://127.0.0.1:{port}"
-        self._spawn("gateway", "gateway", [str(self.folder / "blobs"), str(port)], {})
+        folder = str(self.folder / "blobs")
+        self._spawn("gateway", ["serve", "--folder", folder, "--port", str(port), "--blobs-only"], {})
         store = HttpStore(self.store_url)
         self.wait(lambda: _answers(store), 30, "the gateway")
         return store
@@ -96,12 +87,12 @@ class Town:
         """Starts a solver or verifier in a process, with the folder and key of ``name``."""
         options = [
             *("--folder", str(self.folder / name), "--rpc", self.devnet.rpc, "--store", self.store_url),
-            *("--deployment", str(self.devnet.deployment_path), "--backend", BACKEND, "--threads", "1"),
+            *("--deployment", str(self.devnet.deployment_path), "--threads", "1"),
             *("--poll", "0.3", "--idle", "1", "--patience", "3"),
             *(("--job", str(job)) if job else ()),
             *arguments,
         ]
-        self._spawn(role, name, options, {"CROWDTRAIN_KEY": self.key(name)})
+        self._spawn(name, [role, *options], {"CROWDTRAIN_KEY": self.key(name)})
 
     def kill(self, name: str) -> None:
         """Ends a process as a power failure would."""
@@ -115,13 +106,13 @@ class Town:
         process.terminate()
         return process.wait(30)
 
-    def _spawn(self, role: str, name: str, arguments: list[str], environment: dict[str, str]) -> None:
+    def _spawn(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         with (folder / "output").open("ab") as output:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-c", COMMANDS[role], *arguments],
-                env={**os.environ, "PYTHONPATH": PATHS, **environment},
+                [sys.executable, "-m", "crowdtrain.cli", *arguments],
+                env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -276,10 +276,11 @@ def _numbers(prefix: str, status: Mapping[str, object]) -> Iterator[tuple[str, f
 
 
 @contextmanager
-def metrics(agent: Agent[Any], port: int | None) -> Iterator[None]:
-    """Serves the status to Prometheus on ``port`` of this machine, if there is one. Raises ConfigError."""
+def metrics(agent: Agent[Any], port: int | None) -> Iterator[int | None]:
+    """Serves the status to Prometheus on ``port`` of this machine, or any free one if it is 0, for the length of
+    a block, which gets the port; on none if it is None. Raises ConfigError."""
     if port is None:
-        yield
+        yield None
         return
     registry = CollectorRegistry()
     registry.register(StatusCollector(agent))
@@ -288,7 +289,7 @@ def metrics(agent: Agent[Any], port: int | None) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"metrics port {port} cannot be used: {error}") from error
     try:
-        yield
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

@@ -105,8 +105,10 @@ def test_kills_at_random_moments_cost_nothing(town: Town) -> None:
     honest = town.post(segments=SEGMENTS, steps=STEPS, interval=INTERVAL)
     cheated = town.post(steps=6, interval=INTERVAL)
     town.start("solver", "mallory", "--sabotage", "gradient:4", job=cheated)
-    ada = Victim(town, rng, "solver", "ada", "--job", str(honest))
-    vera = Victim(town, rng, "verifier", "vera")
+    # slow enough to be killed while it works
+    ada = Victim(town, rng, "solver", "ada", "--job", str(honest), "--backend", "reference")
+    # what two settle at the same time, one of them would send for nothing
+    vera = Victim(town, rng, "verifier", "vera", "--no-tidy")
 
     def suffer_until_committed() -> bool:
         ada.suffer()

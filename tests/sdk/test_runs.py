@@ -1,0 +1,186 @@
+"""Segments run in a folder: what they cost, their checkpoints, and going on after an end at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from crowdtrain._errors import Corrupt, PlanError
+from crowdtrain.chain import JobId, Segment, SegmentKey
+from crowdtrain.game.sabotage import parse
+from crowdtrain.jobs import JobFiles
+from crowdtrain.library import Library
+from crowdtrain.manifest import Manifest
+from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, Runs, Unaffordable, measure_speed
+from crowdtrain_engine.trace import Machine, Replay
+from small_jobs import INTERVAL, Sample, open_segment, sample
+
+HARDWARE = Hardware("reference", None, None, memory=2**26, disk=2**26, speed=1e9)
+FIRST = SegmentKey(JobId(1), 0)
+
+
+class Interrupted(Exception):
+    """The process ends here."""
+
+
+def files_of(given: Sample) -> JobFiles:
+    return JobFiles(given.store, given.job, Manifest.decode(given.store.get(given.manifest, 2**20)))
+
+
+def no_segment(index: int) -> Segment:
+    return open_segment(index)
+
+
+def go_on() -> None:
+    pass
+
+
+def honest(given: Sample) -> Replay:
+    machine = Machine(given.program, given.data, backend="reference")
+    return Replay.run(machine, given.state, steps=given.plan.segments[0].steps, interval=INTERVAL)
+
+
+def prepared(given: Sample, folder: Path) -> Run:
+    run = Runs(folder).get(FIRST, given.state.root)
+    run.prepare(files_of(given), no_segment)
+    return run
+
+
+def stop_after(calls: int) -> Callable[[], None]:
+    left = [calls]
+
+    def wait() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Interrupted
+
+    return wait
+
+
+def test_a_run_gives_the_trace_of_the_program(tmp_path: Path) -> None:
+    given = sample()
+    run = prepared(given, tmp_path)
+    assert run.prepared
+    assert not run.complete
+    state = run.execute(files_of(given), HARDWARE, go_on)
+    assert run.complete
+    assert run.trace == honest(given).trace
+    assert state.root == run.trace[-1]
+    assert run.shown["step"] == given.plan.segments[0].steps
+    assert isinstance(run.shown["loss"], float)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path, calls: int) -> None:
+    given = sample()
+    with pytest.raises(Interrupted):
+        prepared(given, tmp_path).execute(files_of(given), HARDWARE, stop_after(calls))
+    (again,) = Runs(tmp_path)
+    assert (again.key, again.input_root) == (FIRST, given.state.root)
+    again.execute(files_of(given), HARDWARE, go_on)
+    assert again.trace == honest(given).trace
+
+
+def test_a_cancelled_run_ends(tmp_path: Path) -> None:
+    given = sample()
+    run = prepared(given, tmp_path)
+    run.cancelled = True
+    with pytest.raises(Cancelled):
+        run.execute(files_of(given), HARDWARE, go_on)
+
+
+def test_a_dispute_is_played_from_what_is_left_of_the_checkpoints(tmp_path: Path) -> None:
+    given = sample()
+    run = prepared(given, tmp_path)
+    run.execute(files_of(given), HARDWARE, go_on)
+    run.forget_states()
+    replay, right = run.replay(files_of(given), HARDWARE, go_on), honest(given)
+    assert replay.trace == right.trace
+    assert replay.states(2) == right.states(2)
+    assert replay.step(2).outputs.root == right.step(2).outputs.root
+
+
+def test_a_lie_is_defended_from_the_folder(tmp_path: Path) -> None:
+    given, lie = sample(), parse("gradient:2")
+    run = prepared(given, tmp_path)
+    run.execute(files_of(given), HARDWARE, go_on, lie)
+    (again,) = Runs(tmp_path)
+    replay = again.replay(files_of(given), HARDWARE, go_on, lie)
+    assert replay.trace != honest(given).trace
+    assert replay.states(1)[-1] == replay.trace[1]
+
+
+def test_other_inputs_are_another_run(tmp_path: Path) -> None:
+    given = sample()
+    run = Runs(tmp_path).get(FIRST, bytes(32))
+    with pytest.raises(PlanError, match="have changed"):
+        run.prepare(files_of(given), no_segment)
+    assert not run.prepared
+
+
+def test_a_damaged_checkpoint_is_not_believed(tmp_path: Path) -> None:
+    given = sample()
+    run = prepared(given, tmp_path)
+    run.execute(files_of(given), HARDWARE, go_on)
+    for path in tmp_path.glob("*/[12].safetensors"):
+        path.write_bytes(b"no tensors")
+    (again,) = Runs(tmp_path)
+    again.execute(files_of(given), HARDWARE, go_on)
+    assert again.trace == honest(given).trace
+
+
+def test_a_damaged_input_is_fetched_again(tmp_path: Path) -> None:
+    given = sample()
+    run = prepared(given, tmp_path)
+    next(tmp_path.glob("*/0.safetensors")).write_bytes(b"no tensors")
+    with pytest.raises(Corrupt, match="fetched again"):
+        run.execute(files_of(given), HARDWARE, go_on)
+    assert not run.prepared
+    run.prepare(files_of(given), no_segment)
+    run.execute(files_of(given), HARDWARE, go_on)
+    assert run.trace == honest(given).trace
+
+
+def test_what_is_dropped_is_gone(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    run = runs.get(FIRST, sample().state.root)
+    run.prepare(files_of(sample()), no_segment)
+    runs.drop(run)
+    assert not list(runs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_foreign_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    assert list(Runs(tmp_path)) == []
+
+
+def test_what_is_too_large_is_refused() -> None:
+    given = sample()
+    with pytest.raises(Unaffordable, match="bytes of memory"):
+        Appraisal.of(given.program, replace(HARDWARE, memory=1000))
+    appraisal = Appraisal.of(given.program, HARDWARE)
+    with pytest.raises(Unaffordable, match="bytes of disk"):
+        appraisal.check(given.plan.segments[0], replace(HARDWARE, disk=1000))
+    appraisal.check(given.plan.segments[0], HARDWARE)
+    assert appraisal.state == 4 * sum(tensor.size for tensor in given.state.tensors)
+
+
+def test_speed_is_measured() -> None:
+    assert measure_speed("reference", None, None, seconds=0.01) > 1e5
+
+
+def test_a_library_keeps_few_files_and_all_plans() -> None:
+    given = sample()
+    library = Library(given.store, 2**26)
+    jobs = [replace(given.job, id=JobId(i)) for i in range(1, 6)]
+    files = [library.get(job) for job in jobs]
+    assert library.get(jobs[0]) is files[0]
+    library.trim({JobId(1)}, {job.id for job in jobs})
+    assert library.get(jobs[0]) is files[0]
+    assert library.get(jobs[1]) is not files[1]
+    assert set(library.books) == {job.id for job in jobs}
+    library.trim(set(), {JobId(1)})
+    assert set(library.books) == {JobId(1)}
