@@ -28,16 +28,14 @@ from crowdtrain_engine import (
 from crowdtrain_engine.native import NativePlan
 from crowdtrain_engine.ops import BY_NAME, FIRST_ELEMENTARY, OPS, Op
 from crowdtrain_engine.validation import cost
+from engine.products import WHICH, convolution, matrix_product
 from engine.strategies import (
     SPECIAL,
-    WHICH,
     Case,
     cases,
     contractions,
-    convolution,
     convolutions,
     deep_products,
-    matrix_product,
     programs,
     updates,
     words,
