@@ -107,13 +107,15 @@ abstract contract GameFixture is Deployment {
         market.claim(job, 0, s, new bytes32[](0), inputs);
     }
 
-    /// The commitment to `output` and `checkpoints`, and its challenge.
-    function challenged(uint32[][] memory output, bytes32[] memory checkpoints, SegmentSpec memory s) internal {
+    function commit(uint32[][] memory output, bytes32[] memory checkpoints) internal {
         Seal seal = Seal.wrap(sha256(abi.encodePacked(Trees.root(checkpoints), solver)));
         bytes32[] memory groups = Toy.groups(output);
         vm.prank(solver);
         market.commit(job, 0, groups, seal, "");
-        vm.prank(challenger);
+    }
+
+    function challenge(address account, SegmentSpec memory s) internal {
+        vm.prank(account);
         game = dispute.challenge(job, 0, s);
     }
 
@@ -121,7 +123,8 @@ abstract contract GameFixture is Deployment {
     function begin(Players memory p) internal {
         SegmentSpec memory s = spec(p);
         claimed(p, s);
-        challenged(p.claim[steps], Toy.stateRoots(p.claim, 0, steps, interval), s);
+        commit(p.claim[steps], Toy.stateRoots(p.claim, 0, steps, interval));
+        challenge(challenger, s);
     }
 
     function began(Fault memory fault) internal returns (Players memory p) {
@@ -137,6 +140,11 @@ abstract contract GameFixture is Deployment {
 
     function position() internal view returns (bytes32) {
         return at().position;
+    }
+
+    function isDefenders(Phase phase) internal pure returns (bool) {
+        return phase == Phase.RevealTrace || phase == Phase.RevealStates || phase == Phase.RevealStep
+            || phase == Phase.RevealChildren || phase == Phase.RevealPage || phase == Phase.RevealPartials;
     }
 
     /// Plays until `phase` is reached; with Phase.Over, to the end.

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IMarket} from "../../interfaces/IMarket.sol";
+import {IReferee} from "../../interfaces/IReferee.sol";
+import {IStake} from "../../interfaces/IStake.sol";
+import {Funds} from "../../libraries/Funds.sol";
+import {JobId} from "../../types/Ids.sol";
+import {JobFixture} from "./support/JobFixture.sol";
+import {HookMoney, TransferHook} from "./support/Tokens.sol";
+
+/// Calls a contract again while it moves tokens.
+contract Thief is TransferHook {
+    address private target;
+    bytes private call;
+    uint256 private times;
+    uint256 public succeeded;
+
+    function arm(HookMoney money, address target_, bytes calldata call_, uint256 times_) external {
+        money.hook();
+        (target, call, times) = (target_, call_, times_);
+    }
+
+    function onTransfer(address, address, uint256) external {
+        if (times == 0) return;
+        --times;
+        (bool ok,) = target.call(call);
+        if (ok) ++succeeded;
+    }
+
+    function execute(address to, bytes calldata data) external {
+        (bool ok, bytes memory reason) = to.call(data);
+        if (ok) return;
+        assembly {
+            revert(add(reason, 32), mload(reason))
+        }
+    }
+}
+
+contract ThiefTest is JobFixture {
+    Thief private thief;
+    HookMoney private hooks;
+
+    function setUp() public override {
+        super.setUp();
+        hooks = new HookMoney();
+        deploy(hooks, IReferee(makeAddr("referee")));
+        thief = new Thief();
+        fund(address(thief), 1000);
+        address[3] memory honest = [buyer, solver, other];
+        for (uint256 i = 0; i < honest.length; ++i) {
+            fund(honest[i], PURSE);
+            deposit(honest[i], PURSE / 2);
+        }
+        job = post();
+    }
+
+    function test_withdraw_of_stake_pays_once() external {
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (1000)));
+        bytes memory again = abi.encodeCall(IStake.withdraw, (1000));
+        thief.arm(hooks, address(stake), again, 3);
+        thief.execute(address(stake), again);
+        assertEq(thief.succeeded(), 0, "again");
+        assertEq(money.balanceOf(address(thief)), 1000, "purse");
+        assertEq(free(address(thief)), 0, "free");
+    }
+
+    function test_withdraw_of_pay_pays_once() external {
+        vm.startPrank(address(thief));
+        market.post(terms(), CID);
+        vm.stopPrank();
+        vm.warp(DEADLINE + 1);
+        market.refund(jobOfThief());
+        bytes memory again = abi.encodeCall(IMarket.withdraw, ());
+        thief.arm(hooks, address(market), again, 3);
+        thief.execute(address(market), again);
+        assertEq(thief.succeeded(), 0, "again");
+        assertEq(money.balanceOf(address(thief)), 1000, "purse");
+        assertEq(money.balanceOf(address(market)), ESCROW, "the other job's escrow");
+    }
+
+    /// A deposit within a deposit would count one transfer twice.
+    function test_a_deposit_within_a_deposit_is_refused() external {
+        thief.arm(hooks, address(stake), abi.encodeCall(IStake.deposit, (400)), 1);
+        vm.expectPartialRevert(Funds.WrongAmount.selector);
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (400)));
+    }
+
+    /// What is withdrawn within a deposit has not arrived yet.
+    function test_a_withdrawal_within_a_deposit_is_refused() external {
+        thief.arm(hooks, address(stake), abi.encodeCall(IStake.withdraw, (400)), 1);
+        vm.expectRevert();
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (400)));
+        assertEq(free(address(thief)), 0, "free");
+    }
+
+    function test_a_refund_within_a_refund_is_refused() external {
+        vm.warp(DEADLINE + 1);
+        market.refund(job);
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NothingOwed.selector, buyer));
+        market.refund(job);
+    }
+
+    function jobOfThief() private view returns (JobId) {
+        return JobId.wrap(market.jobCount());
+    }
+}
