@@ -7,10 +7,11 @@ cannot leave it stale.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from crowdtrain import _abi
 from crowdtrain._errors import ChainUnavailable
@@ -51,8 +52,8 @@ class History:
         self._contract_at = {
             address.lower(): _abi.contract(name) for name, address in self._addresses.items()
         }
-        self._found: OrderedDict[Hashable, ChainEvent] = OrderedDict()
-        self._games: OrderedDict[int, _Moves] = OrderedDict()
+        self._found: _Kept[Hashable, ChainEvent] = _Kept()
+        self._games: _Kept[int, _Moves] = _Kept()
 
     def decode(self, logs: tuple[Log, ...]) -> list[ChainEvent]:
         """The events among logs; those of other contracts, and unknown ones, are left out."""
@@ -82,19 +83,16 @@ class History:
         ``key`` must say all that the answer depends on: it is kept under it. Raises ChainUnavailable if there
         is none yet: logs may lag behind state.
         """
-        if key not in self._found:
-            wanted: list[str | None] = [
-                f"0x{_abi.contract('Market').topics[name].hex()}",
-                *map(_topic, topics),
-            ]
-            for events in self._backward("Market", wanted, self._node.block().number):
-                event = next(filter(accept, reversed(events)), None)
-                if event is not None:
-                    _keep(self._found, key, event)
-                    break
-            else:
-                raise ChainUnavailable(f"the node does not show the event {name} that fits {key}; it may lag")
-        return self._found[key]
+        found = self._found.get(key)
+        if found is not None:
+            return found
+        topic = f"0x{_abi.contract('Market').topics[name].hex()}"
+        for events in self._backward("Market", [topic, *map(_topic, topics)], self._node.block().number):
+            for event in reversed(events):
+                if accept(event):
+                    self._found.keep(key, event)
+                    return event
+        raise ChainUnavailable(f"the node does not show the event {name} that fits {key}; it may lag")
 
     def moves(self, game: int, block: int, block_hash: str) -> tuple[ChainEvent, ...]:
         """All events of a game up to a block, oldest first."""
@@ -110,12 +108,12 @@ class History:
         else:
             new = self._logs([self._addresses["Dispute"]], [None, _topic(game)], known.block + 1, block)
             events = [*known.events, *self.decode(new)]
-        _keep(self._games, game, _Moves(tuple(events), block, block_hash))
+        self._games.keep(game, _Moves(tuple(events), block, block_hash))
         return tuple(events)
 
     def forget(self, game: int) -> None:
         """Lets the moves of a game be read again from the beginning."""
-        self._games.pop(game, None)
+        self._games.forget(game)
 
     def _backward(self, contract: str, topics: list[str | None], last: int) -> Iterator[list[ChainEvent]]:
         while last >= self._first:
@@ -141,8 +139,27 @@ def _topic(number: int) -> str:
     return f"0x{number:064x}"
 
 
-def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > _KEPT:
-        kept.popitem(last=False)
+class _Kept(Generic[K, V]):
+    """The answers used last; may be used from several threads."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """What is kept under ``key``."""
+        with self._lock:
+            return self._entries.get(key)
+
+    def keep(self, key: K, value: V) -> None:
+        """Keeps ``value``, and forgets what was kept first if there is too much."""
+        with self._lock:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            if len(self._entries) > _KEPT:
+                self._entries.popitem(last=False)
+
+    def forget(self, key: K) -> None:
+        """Lets go of what is kept under ``key``."""
+        with self._lock:
+            self._entries.pop(key, None)

@@ -51,7 +51,9 @@ class _Transport(JSONBaseProvider):
         # the path of an address often holds a key, so messages name only the host
         self._name = httpx.URL(url).host
         self._timeout = timeout
-        self._client = httpx.Client(timeout=timeout, headers={"Content-Type": "application/json"})
+        # no compression: a small answer could otherwise unpack to a large one
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        self._client = httpx.Client(timeout=timeout, headers=headers)
         weakref.finalize(self, self._client.close)
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
@@ -74,7 +76,7 @@ class _Transport(JSONBaseProvider):
         with self._client.stream("POST", self._url, content=body) as response:
             if response.status_code == 429 or response.status_code >= 500:
                 raise ChainUnavailable(f"the node at {self._name} answers {response.status_code}")
-            for part in response.iter_bytes():
+            for part in response.iter_raw():
                 answer += part
                 if len(answer) > MAX_ANSWER:
                     raise BadAnswer(f"the node at {self._name} answers with more than {MAX_ANSWER} bytes")

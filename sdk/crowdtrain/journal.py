@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    delete,
     event,
     insert,
     select,
@@ -34,6 +35,10 @@ from sqlalchemy.pool import StaticPool
 from crowdtrain._errors import ConfigError
 
 __all__ = ["Entry", "Fate", "Journal"]
+
+
+KEPT = 1000
+"""settled transactions that are remembered, in case that a reorganisation undoes them"""
 
 
 class Fate(enum.StrEnum):
@@ -122,12 +127,19 @@ class Journal:
             connection.execute(insert(_TRANSACTIONS).values(row))
 
     def mark(self, entry: Entry, fate: Fate) -> None:
-        """Notes what became of a transaction; other transactions with its nonce are dropped with that."""
+        """Notes what became of a transaction; other transactions with its nonce are dropped with that.
+
+        What was settled long before is forgotten.
+        """
         mine = (_TRANSACTIONS.c.scope == self._scope) & (_TRANSACTIONS.c.nonce == entry.nonce)
         is_it = _TRANSACTIONS.c.hash == entry.hash
         with self._engine.begin() as connection:
             connection.execute(update(_TRANSACTIONS).where(mine & ~is_it).values(fate=Fate.DROPPED))
             connection.execute(update(_TRANSACTIONS).where(mine & is_it).values(fate=fate))
+            settled = (_TRANSACTIONS.c.scope == self._scope) & (_TRANSACTIONS.c.fate != Fate.PENDING)
+            connection.execute(
+                delete(_TRANSACTIONS).where(settled & (_TRANSACTIONS.c.nonce < entry.nonce - KEPT))
+            )
 
     def unsettled(self, next_nonce: int) -> Sequence[Entry]:
         """What may still have to be sent, by nonce, the dearest last: what is pending, and what is said to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -221,6 +222,9 @@ def test_packages_add_commands(tmp_path: Path) -> None:
 
 
 def test_serving_from_the_command_line(devnet: Devnet, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     where = ["--rpc", devnet.rpc, "--deployment", str(devnet.deployment_path)]
     command = [
@@ -231,7 +235,7 @@ def test_serving_from_the_command_line(devnet: Devnet, tmp_path: Path) -> None:
         "--folder",
         str(tmp_path),
         "--port",
-        "18351",
+        str(port),
         *where,
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from crowdtrain._errors import ConfigError
-from crowdtrain.journal import Entry, Fate, Journal
+from crowdtrain.journal import KEPT, Entry, Fate, Journal
 
 ENTRY = Entry(3, "0xaa", b"raw", "deposit", "0x11", b"data", 21_000, 2**70, 2**66)
 
@@ -51,6 +51,17 @@ def test_what_is_in_a_block_is_settled_until_the_block_is_gone(fate: Fate) -> No
     journal.mark(ENTRY, fate)
     assert journal.unsettled(4) == []
     assert [entry.fate for entry in journal.unsettled(3)] == [fate]
+
+
+def test_what_was_settled_long_ago_is_forgotten() -> None:
+    journal = Journal(None, "scope")
+    for nonce in (1, 2, 3):
+        journal.add(replace(ENTRY, nonce=nonce, hash=hex(nonce)))
+    journal.mark(replace(ENTRY, nonce=1, hash="0x1"), Fate.MINED)
+    latest = replace(ENTRY, nonce=2 + KEPT, hash="0xcc")
+    journal.add(latest)
+    journal.mark(latest, Fate.MINED)
+    assert [entry.nonce for entry in journal.all()] == [2, 3, 2 + KEPT]
 
 
 def test_of_two_with_one_nonce_one_is_dropped() -> None:
