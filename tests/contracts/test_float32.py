@@ -128,8 +128,8 @@ def _generate(rng: np.random.Generator, arity: int, count: int) -> Words:
     short = _near_exponents(rng, share, arity, 26) & ~np.uint32(0x7FFFF)
     special = rng.choice(SPECIAL, (share, arity))
     wide = _near_exponents(rng, count - 6 * share, arity, 120)
-    rows = np.concatenate([uniform, near, cancelling, subnormal, short, special, wide])
-    return rows ^ sign
+    rows: Words = np.concatenate([uniform, near, cancelling, subnormal, short, special, wide]) ^ sign
+    return rows
 
 
 def _near_exponents(rng: np.random.Generator, count: int, arity: int, spread: int) -> Words:
@@ -137,7 +137,8 @@ def _near_exponents(rng: np.random.Generator, count: int, arity: int, spread: in
     middle = rng.random((count, 1)) < 0.5
     field = np.where(middle, 127 + rng.integers(-spread, spread + 1, (count, arity)), field)
     fraction = rng.integers(0, 2**23, (count, arity), np.uint32)
-    return (np.clip(field, 0, 254).astype(np.uint32) << np.uint32(23)) | fraction
+    words: Words = (np.clip(field, 0, 254).astype(np.uint32) << np.uint32(23)) | fraction
+    return words
 
 
 @pytest.mark.parametrize("name", CPU)

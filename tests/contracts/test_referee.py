@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from web3 import Web3
 from web3.contract import Contract
 from web3.exceptions import ContractCustomError
+from web3.types import TxParams
 
 Call = tuple[str, tuple[Any, ...]]
 
-GAS = {"gas": 10**12}
+GAS: TxParams = {"gas": 10**12}
 FEW = settings(
     max_examples=25,
     deadline=None,

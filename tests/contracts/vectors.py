@@ -17,7 +17,7 @@ from contracts.openings import Words, arguments
 from crowdtrain_engine import Axis, DType, Index, Instruction, Mode, Nest, Read, TensorType, reference
 from crowdtrain_engine.header import Header
 from crowdtrain_engine.ops import BY_NAME, OPS
-from eth_abi import encode
+from eth_abi.abi import encode
 from web3 import Web3
 
 __all__ = ["FILE", "broken_headers", "broken_nests", "text"]
