@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -74,9 +75,13 @@ class Web3Chain:
         if key is not None:
             account = account_of(key)
             scope = f"{deployment.chain_id}:{self.node.block(0).hash}:{account.address}"
-            self._journal = Journal(journal, scope)
-            self._sender = Sender(self.node, account, deployment.chain_id, self._journal, patience=patience)
-            self._sender.resume()
+            with ExitStack() as failing:
+                self._journal = Journal(journal, scope)
+                failing.callback(self._journal.close)
+                sender = Sender(self.node, account, deployment.chain_id, self._journal, patience=patience)
+                sender.resume()
+                failing.pop_all()
+            self._sender = sender
 
     def _check_deployment(self) -> None:
         chain_id = self.node.chain_id()

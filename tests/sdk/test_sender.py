@@ -115,6 +115,22 @@ def test_another_call_waits_for_the_one_before(paused: Devnet, key: str) -> None
     assert chain.stake(chain.address) == (11, 0)
 
 
+def test_a_chain_that_cannot_be_resumed_leaves_its_journal_to_others(
+    paused: Devnet, key: str, tmp_path: Path
+) -> None:
+    chain = connect(paused, key, tmp_path / "journal")
+    with pytest.raises(ChainUnavailable):
+        chain.deposit(5)
+    chain.release()
+    for _ in range(2):
+        with pytest.raises(ChainUnavailable, match="deposit: 0x") as kept:
+            connect(paused, key, tmp_path / "journal")
+        assert kept.value.__traceback__ is not None
+    paused.node.request("evm_mine")
+    again = connect(paused, key, tmp_path / "journal")
+    assert again.stake(again.address) == (5, 0)
+
+
 def test_a_node_that_loses_transactions_is_given_them_again(devnet: Devnet, key: str) -> None:
     losses = 1
 
