@@ -33,7 +33,7 @@ from crowdtrain.demo.report import (
     show_gas,
     show_ledger,
 )
-from crowdtrain.demo.screen import UNIT, Account, Screen
+from crowdtrain.demo.screen import UNIT, Account, Screen, money
 from crowdtrain.devnet import Devnet
 from crowdtrain.folders import read_status
 from crowdtrain.gas import gas_spent
@@ -146,8 +146,21 @@ def _job(
         window=WINDOW,
         clock=CLOCK,
     )
-    stage.console.print(quote)
+    _show_job(stage.console, quote)
     return shown, order, lowered, quote
+
+
+def _show_job(console: Console, quote: Quote) -> None:
+    samples, batch = quote.data.tensors["inputs"].shape[0], quote.data.tensors["order"].shape[1]
+    parameters = sum(kind.size for kind in quote.program.state[: quote.program.groups[0]])
+    for line in (
+        f"{parameters:,} parameters; one training step, with batch norm and AdamW, is {len(quote.program.nests)} nests",
+        f"{samples:,} digits to train on, {batch} in each step",
+        f"{SEGMENTS} segments of {STEPS} steps, a checkpoint every {INTERVAL}",
+        f"{money(PRICE)} tokens for each segment, {money(quote.escrow)} held in escrow until the work is settled",
+        f"a solver stakes {money(STAKE)} for each segment; results may be challenged for {WINDOW} seconds",
+    ):
+        console.print(f"  {line}", highlight=False)
 
 
 def _start(stage: Stage, person: Person, store: str, stack: ExitStack) -> None:
