@@ -116,6 +116,7 @@ HINTS: dict[str, tuple[Op, str]] = {
     "selection": (lambda x: x[x > 0], "torch.where"),
     "places": (lambda x: torch.nonzero(x).float() * x.sum(), "Keep shapes fixed"),
     "masked_assignment": (lambda x: _masked(x), "torch.where"),
+    "large_number": (lambda x: x + torch.full((3,), 2**40), "32 bits"),
     "strides": (lambda x: x.as_strided((2, 2), (1, 1)), "permute"),
 }
 
@@ -214,6 +215,33 @@ def test_losses_that_are_no_single_number(name: str) -> None:
     loss, message = LOSSES[name]
     with pytest.raises(UnsupportedModel, match=message):
         lower_it(Inner(torch.relu), loss)
+
+
+def test_a_loss_with_weights_of_its_own() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, output: torch.Tensor, _: Any) -> torch.Tensor:
+            return output.sum() * self.scale
+
+    with pytest.raises(UnsupportedModel, match=r"no parameter of the model.*'loss'"):
+        lower_it(Inner(torch.relu), Scaled())
+
+
+def test_names_that_cannot_be_labels() -> None:
+    model = Inner(torch.relu)
+    model.register_parameter("a\nb", nn.Parameter(torch.ones(2)))
+    with pytest.raises(LoweringError, match="printable"):
+        lower_it(model)
+
+
+def test_lowering_inside_no_grad_and_from_read_only_arrays() -> None:
+    array = np.ones((2, 3), np.float32)
+    array.flags.writeable = False
+    with torch.no_grad():
+        assert lower_it(Inner(torch.relu), example=(array, ())).nests
 
 
 EXAMPLES: dict[str, tuple[Any, str]] = {

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from crowdtrain.lowering import lower
+from crowdtrain_engine import Dataset, execute
 from lowering_support import floats, integers, train_both
 from torch import nn
 
@@ -182,13 +184,10 @@ def test_several_inputs_and_targets_and_integers() -> None:
         classes, weights = targets
         return (F.cross_entropy(output, classes, reduction="none") * weights).mean()
 
-    import crowdtrain.lowering
-    from crowdtrain_engine import Dataset, execute
-
     torch.manual_seed(5)
     model = Mixed()
     inputs, targets = (floats(9, 4), integers(9, 2, below=7)), (integers(9, below=3), floats(9, low=0))
-    program = crowdtrain.lowering.lower(
+    program = lower(
         model, loss, optimizer=ours.SGD(lr=0.1),
         example=(tuple(t[:3] for t in inputs), tuple(t[:3] for t in targets)),
     )  # fmt: skip
@@ -228,3 +227,24 @@ def test_a_buffer_that_is_replaced_in_forward_is_kept() -> None:
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert state["buffers"]["seen"] == 12
     np.testing.assert_allclose(state["buffers"]["average"], model.average.numpy(), rtol=1e-6)
+
+
+def test_a_long_run_stays_closer_to_double_precision_than_pytorch_must() -> None:
+    """Batch norm and Adam amplify rounding: eager float32 itself parts from float64 here, so that is the measure."""
+    torch.manual_seed(7)
+    inputs, targets = floats(200, 1, 8, 8), integers(200, below=3)
+    order = np.stack([np.random.default_rng(step).permutation(200)[:32] for step in range(100)])
+    model = ConvNet()
+    program = lower(
+        model, F.cross_entropy, optimizer=ours.AdamW(lr=2e-3), example=(inputs[:32], targets[:32])
+    )
+    data = Dataset(inputs.numpy(), targets.numpy(), order=order)
+    _, logs = execute(program, program.initial_state(), data, steps=100, backend="native")
+    double, images = model.double(), inputs.double()
+    optimizer = torch.optim.AdamW(double.parameters(), lr=2e-3)
+    for rows, logged in zip(order, logs["loss"], strict=True):
+        optimizer.zero_grad()
+        value = F.cross_entropy(double(images[rows]), targets[rows])
+        value.backward()
+        optimizer.step()
+        np.testing.assert_allclose(logged, value.item(), rtol=1e-3)

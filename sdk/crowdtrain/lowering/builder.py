@@ -21,6 +21,7 @@ from crowdtrain_engine.program import MAX_WIDE_FOLD, MAX_WIDE_PAGES
 
 from crowdtrain.lowering.assembly import Assembly
 from crowdtrain.lowering.emit import emit
+from crowdtrain.lowering.errors import LoweringError
 from crowdtrain.lowering.expr import Accumulator, Const, Expr, ReadExpr, Scalar, const, f32, fma
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.positions import split_loops, with_tables
@@ -63,10 +64,14 @@ class Builder:
     def finish(self) -> Program:
         """The valid program, without the nests on which nothing depends.
 
-        Raises ProgramError if the limits of programs are exceeded.
+        Raises ProgramError if the limits of programs are exceeded, LoweringError if names cannot be labels.
         """
         program = self._program.finish()
         program.validate()
+        if not program.labels.fits(program):
+            raise LoweringError(
+                "names of modules, parameters and buffers must be printable and below 200 characters"
+            )
         return program
 
     @contextmanager
@@ -187,7 +192,8 @@ class Builder:
 
     def constant(self, value: float | int, dtype: DType = f32, shape: Sequence[int] = ()) -> Tensor:
         """The same number everywhere."""
-        return Tensor(dtype, tuple(shape), lambda *_: const(value, dtype))
+        word = const(value, dtype)
+        return Tensor(dtype, tuple(shape), lambda *_: word)
 
     def settle(self, tensor: Tensor) -> Tensor:
         """``tensor``, stored if it takes operations to compute; a view of something stored stays a view."""

@@ -47,11 +47,7 @@ def _relu(x: Expr) -> Expr:
 
 
 def _sign(x: Expr) -> Expr:
-    return select(lt(x, 0), -1, select(lt(as_zero(x), x), 1, x))
-
-
-def as_zero(x: Expr) -> Expr:
-    return const(0, x.dtype)
+    return select(lt(x, 0), -1, select(lt(0, x), 1, x))
 
 
 def _abs(x: Expr) -> Expr:

@@ -160,3 +160,29 @@ def _batch_norm_backward(
             lambda g, v, m, a, s, k: (g - a - (v - m) * s) * k, gradient, x, *parts, what="input gradient"
         )
     return to_input, to_weight, total
+
+
+@lowers("native_layer_norm.default")
+def _layer_norm(
+    b: Builder, x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, and mean and inverse deviation over the last dimensions, which are ``shape``."""
+    b.settle(x)
+    r = Reduction(x.shape, list(range(len(x.shape) - len(shape), len(x.shape))))
+    mean = b.settle(mean_of(b, r, x, "mean"))
+
+    def square(*i: Index) -> Expr:
+        distance = x[r.at(*i)] - mean[i[: len(r.shape)]]
+        return distance * distance
+
+    total = b.sum(r.shape, r.over, square, "variance: sum")
+    inverse = b.settle(
+        b.pointwise(lambda s: 1.0 / sqrt(s * (1.0 / r.count) + eps), total, what="inverse deviation")
+    )
+    mean, inverse = r.shaped(mean, True), r.shaped(inverse, True)
+    result = b.pointwise(lambda v, m, s: (v - m) * s, x, mean, inverse, what="normalized")
+    if weight is not None:
+        result = b.pointwise(lambda v, w: v * w, result, weight, what="forward")
+    if bias is not None:
+        result = b.pointwise(lambda v, c: v + c, result, bias, what="forward")
+    return result, mean, inverse

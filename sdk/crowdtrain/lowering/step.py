@@ -71,9 +71,10 @@ def lower(
     Raises UnsupportedOperation for an operation that has no lowering, DataDependent for Python control flow
     on tensor values, UnsupportedModel for parameters, examples or a loss that no program can hold.
     """
-    parameters = {
-        name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in model.named_parameters()
-    }
+    named = dict(model.named_parameters())
+    parameters = {name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in named.items()}
+    for name, p in named.items():
+        parameters[name].requires_grad_(p.requires_grad)
     buffers = {name: _checked(f"buffer {name}", t, tuple(_DTYPES)) for name, t in model.named_buffers()}
     if not isinstance(example, tuple | list) or len(example) != 2:
         raise UnsupportedModel("the example must be a pair: a batch of inputs and its targets")
@@ -92,6 +93,7 @@ def lower(
 
 
 def _checked(what: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype]) -> torch.Tensor:
+    """``tensor`` on the CPU, without its gradient; UnsupportedModel if a program cannot hold it."""
     if tensor.dtype not in allowed:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
         raise UnsupportedModel(f"{what} is {tensor.dtype}, it must be {names}")
@@ -101,18 +103,18 @@ def _checked(what: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype]) ->
         raise UnsupportedModel(
             f"{what} must be a dense tensor with values, it is {tensor.layout} on {tensor.device}"
         )
-    return tensor
+    return tensor.detach().cpu()
 
 
 def _tensors(what: str, part: Any) -> tuple[torch.Tensor, ...]:
     result = []
     for value in part if isinstance(part, tuple | list) else (part,):
         try:
-            tensor = torch.as_tensor(value)
+            tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.array(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise UnsupportedModel(f"{what} of the example must be tensors or arrays: {error}") from error
         wide = _WIDENED.get(tensor.dtype, tensor.dtype)
-        result.append(_checked(what, tensor.detach().to(wide), (torch.float32, torch.int64)))
+        result.append(_checked(what, tensor.to(wide), (torch.float32, torch.int64)))
     return tuple(result)
 
 
@@ -126,7 +128,7 @@ def _type(tensor: torch.Tensor) -> TensorType:
 
 def _array(what: str, tensor: torch.Tensor) -> Array:
     kind = _DTYPES[tensor.dtype].numpy
-    values = tensor.detach().cpu().numpy()
+    values = tensor.detach().numpy()
     if values.dtype == np.int64 and values.size and not (values.min() >= -(2**31) and values.max() < 2**31):
         raise UnsupportedModel(f"{what} holds integers beyond 32 bits")
     return np.array(values, dtype=kind, order="C")
@@ -206,6 +208,11 @@ class _Lowering:
             tensor = getattr(self._trace.graph, str(node.target))
             if tensor.dtype not in _DTYPES:
                 raise UnsupportedOperation("a constant tensor", place_of(node), f"of type {tensor.dtype}")
+            if tensor.requires_grad:
+                raise UnsupportedModel(
+                    f"a tensor that requires a gradient but is no parameter of the model is used by {place_of(node)}; "
+                    f"register it in the model, or detach it"
+                )
             checked = _checked(f"constant {node.target}", tensor, tuple(_DTYPES))
             self._add("constants", str(node.target), _type(checked), _array(str(node.target), checked))
 
@@ -279,7 +286,7 @@ class _Lowering:
         name, place = str(node.target), place_of(node)
         row = TABLE.get(name)
         if row is None:
-            base = name.rpartition(".")[0]
+            base = _base(node)
             raise UnsupportedOperation(
                 name, place, hint=_REGISTER if base.endswith("_") else HINTS.get(base, "")
             )
@@ -296,6 +303,8 @@ class _Lowering:
                 result = row(self._b, *arguments, **options)
             except CannotLower as error:
                 raise UnsupportedOperation(name, place, error.why, error.hint) from error
+            except OverflowError as error:
+                raise UnsupportedOperation(name, place, str(error), "Integers have 32 bits.") from error
         _compare(result, expected, name, place)
         return result
 
@@ -312,13 +321,18 @@ class _Lowering:
 
     def _find_roles(self) -> dict[Node, str]:
         """What is said of the operations that give the gradients of parameters: "weight gradient"."""
-        roles = {}
+        roles: dict[Node, str] = {}
         for name, gradient in zip(self._trace.trained, self._gradients, strict=True):
-            node = gradient
-            while isinstance(node, Node) and str(node.target).rpartition(".")[0] in _VIEWS:
-                node = node.args[0]
-            if isinstance(node, Node) and isinstance(node.meta.get("val"), torch.Tensor):
-                roles[node] = f"{name.rpartition('.')[2]} gradient"
+            todo = [gradient]
+            while todo:
+                node = todo.pop()
+                if not isinstance(node, Node) or node in roles:
+                    continue
+                if _base(node) in _VIEWS:
+                    todo.append(node.args[0])
+                elif node.op == "call_function" and node.target is not operator.getitem:
+                    roles[node] = f"{name.rpartition('.')[2]} gradient"
+                    todo += node.args if _base(node) == "aten.add" else ()  # used twice: both parts are of it
         return roles
 
     def _update(self) -> None:
@@ -342,6 +356,11 @@ class _Lowering:
                 b.next(parameter, moved)
             for slot, tensor in new.items():
                 b.next(slots[slot], tensor)
+
+
+def _base(node: Node) -> str:
+    """Name of an operation without its overload."""
+    return str(node.target).rpartition(".")[0]
 
 
 def _compare(result: Any, expected: Any, name: str, place: Place) -> None:

@@ -84,7 +84,7 @@ def trace(
     def step(*tensors: torch.Tensor) -> Any:
         state = dict(zip(names, tensors, strict=False))
         rest = tensors[len(names) :]
-        with places, _holding(model, state) as after:
+        with torch.enable_grad(), places, _holding(model, state) as after:
             output = model(*rest[: len(inputs)])
             places.in_loss = True
             value = loss(output, tree_unflatten(rest[len(inputs) :], form))
