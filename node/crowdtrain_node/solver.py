@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +80,8 @@ class Solver:
         actions = decide(self._view(), self._policy)
         for action in actions:
             self._act(action)
+            if self.agent.moves.done:
+                break  # a clock is running: the move goes first
         self._show()
         return collected or bool(actions) or any(game.phase is not Phase.OVER for game in self._games())
 
@@ -130,27 +131,25 @@ class Solver:
             case Withdraw():
                 self.agent.attempt(action.about, "withdrew", self._chain.withdraw, amount=self._seen.owed)
 
-    def _try(self, key: SegmentKey, what: str, call: Callable[[], object], **fields: object) -> bool:
-        return self.agent.attempt(segment_name(key), what, call, **fields)
-
     def _spec(self, key: SegmentKey) -> SegmentSpec:
         return self._library.books[key.job].plan.segments[key.index]
 
     def _claim(self, key: SegmentKey, deposit: int) -> None:
-        if deposit and not self._try(
-            key, "stake deposited", lambda: self._chain.deposit(deposit), amount=deposit
-        ):
-            return
-        plan, inputs = self._library.books[key.job].plan, self._seen.inputs(self._library.books[key.job], key)
+        about, chain, book = segment_name(key), self._chain, self._library.books[key.job]
+        if deposit:
+            call = partial(chain.deposit, deposit)
+            if not self.agent.attempt(about, "stake deposited", call, amount=deposit):
+                return
+        inputs = self._seen.inputs(book, key)
         if inputs is not None:
-            proof, spec = plan.proof(key.index), self._spec(key)
-            self._try(key, "claimed", lambda: self._chain.claim(key, spec, proof, inputs), price=spec.price)
+            call = partial(chain.claim, key, self._spec(key), book.plan.proof(key.index), inputs)
+            self.agent.attempt(about, "claimed", call, price=self._spec(key).price)
 
     def _commit(self, key: SegmentKey) -> None:
         run = self._run(key, self._seen)
         sealed = seal(trace_root(run.trace), bytes.fromhex(self._chain.address[2:]))
         call = partial(self._chain.commit, key, run.group_roots, sealed, run.cid)
-        self._try(key, "committed", call, root=merkle.root(run.group_roots).hex())
+        self.agent.attempt(segment_name(key), "committed", call, root=merkle.root(run.group_roots).hex())
 
     # -------------------------------------------------------------- in the threads
 
@@ -171,7 +170,8 @@ class Solver:
 
     def _prepare(self, key: SegmentKey, seen: ChainView) -> bytes:
         files = self._files(key, seen)
-        Appraisal.of(files.program(key.index), self._hardware).check(files.spec(key.index), self._hardware)
+        appraisal, spec = Appraisal.of(files.program(key.index), self._hardware), files.spec(key.index)
+        appraisal.check(spec, self._hardware, self._runs.size)
         files.dataset(key.index)
         root = files.input_root(key.index, seen.of_job(key.job))
         self._runs.get(key, root).prepare(files, seen.of_job(key.job))
@@ -207,7 +207,7 @@ class Solver:
         match action, result:
             case Answer(), Move():
                 call = partial(result.send, self._chain)
-                self.agent.attempt(action.about, f"move: {result.call}", call)
+                self.agent.attempt(action.about, f"move: {result.call}", call, pause=action.pause)
                 return
             case Answer(), _:
                 self.agent.resting.put(action.about, "it is left unanswered", HOPELESS)
@@ -243,7 +243,7 @@ class Solver:
         return None
 
     def _left_alone(self, job: JobId, reason: str) -> None:
-        self.agent.log.warning("job left alone", about=job_name(job), reason=reason)
+        self.agent.log.info("job left alone", about=job_name(job), reason=reason)
 
     def _tidy(self) -> None:
         """Ends work that is lost, and deletes what is no longer needed."""
@@ -258,6 +258,7 @@ class Solver:
                 continue
             if segment.state is SegmentState.SETTLED or segment.state in HELD:
                 self._runs.drop(run)
+        self._prepared = {key: root for key, root in self._prepared.items() if key in self._seen.segments}
         if working is None:
             self._library.trim({key.job for key, _ in held}, self._seen.jobs.keys())
 

@@ -33,6 +33,11 @@ class Action:
         """What logs call the action."""
         return type(self).__name__.lower()
 
+    @property
+    def pause(self) -> float | None:
+        """Seconds for which the subject is left alone if it fails; None for longer every time."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Load(Action):
@@ -61,6 +66,11 @@ class OfGame(Action):
 @dataclass(frozen=True, slots=True)
 class Answer(OfGame):
     """Compute and make the next move."""
+
+    @property
+    def pause(self) -> float | None:
+        """See :class:`Action`: a clock is running."""
+        return 2.0
 
 
 @dataclass(frozen=True, slots=True)

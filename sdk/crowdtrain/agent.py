@@ -89,12 +89,15 @@ class Gate:
 
 
 class Task(Protocol):
-    """What a worker does: its name, and what it is about, for logs."""
+    """What a worker does: its name, and what it is about, for logs; and how many seconds it is left alone after
+    a failure, None for longer and longer."""
 
     @property
     def name(self) -> str: ...
     @property
     def about(self) -> str: ...
+    @property
+    def pause(self) -> float | None: ...
 
 
 T = TypeVar("T", bound=Task)
@@ -122,6 +125,11 @@ class Worker(Generic[T]):
         """The task that was started and not yet collected."""
         return self._started[0] if self._started else None
 
+    @property
+    def done(self) -> bool:
+        """Whether the task has ended and waits to be collected."""
+        return self._started is not None and self._started[1].done()
+
     def start(self, task: T, work: Callable[[], object]) -> None:
         """Starts ``work``; the worker must not be busy."""
         if self._started:
@@ -132,7 +140,7 @@ class Worker(Generic[T]):
 
     def collect(self) -> Outcome[T] | None:
         """How the task ended, once, if it has."""
-        if self._started is None or not self._started[1].done():
+        if self._started is None or not self.done:
             return None
         task, future = self._started
         self._started = None
@@ -157,7 +165,9 @@ class SetAside:
         """Leaves ``key`` alone for ``seconds``, or for twice as long as last time; returns for how long."""
         _, _, last = self._entries.get(key, ("", 0.0, self.FIRST / 2))
         pause = min(2 * last, self.MOST) if seconds is None else seconds
-        self._entries[key] = reason, self._clock() + pause, pause
+        now = self._clock()
+        self._entries[key] = reason, now + pause, pause
+        self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now - HOPELESS}
         return pause
 
     def clear(self, key: str) -> None:
@@ -197,15 +207,23 @@ class Agent(Generic[T]):
         self.ledger = Ledger(folder, account)
         self.status: dict[str, object] = {}
 
-    def attempt(self, about: str, what: str, call: Callable[[], object], **fields: object) -> bool:
-        """Makes a call to the chain; whether it went through. A refusal sets ``about`` aside.
+    def attempt(
+        self,
+        about: str,
+        what: str,
+        call: Callable[[], object],
+        *,
+        pause: float | None = None,
+        **fields: object,
+    ) -> bool:
+        """Makes a call to the chain; whether it went through. A refusal sets ``about`` aside, for ``pause`` seconds.
 
         Raises ChainUnavailable and BadAnswer, after which the loop waits.
         """
         try:
             call()
         except Refused as error:
-            pause = self.resting.put(about, str(error))
+            pause = self.resting.put(about, str(error), pause)
             self.log.warning(f"{what}: refused", about=about, reason=str(error), again_in=pause, **fields)
             return False
         self.resting.clear(about)
@@ -232,7 +250,7 @@ class Agent(Generic[T]):
                 take(task, outcome.result)
             elif not isinstance(error, (Cancelled, Stopped)):
                 hopeless = isinstance(error, (Unaffordable, ProgramError, PlanError))
-                self.set_aside(task.about, task.name, error, HOPELESS if hopeless else None)
+                self.set_aside(task.about, task.name, error, task.pause or (HOPELESS if hopeless else None))
         self.gate.hold(self.moves.busy is not None)
         return bool(outcomes)
 

@@ -54,9 +54,7 @@ Threads = Annotated[int | None, _option("--threads", min=1, help="Threads; all p
 Memory = Annotated[
     float | None, _option("--memory", min=0, help="Most GiB of memory for a segment; half by default.")
 ]
-Disk = Annotated[
-    float | None, _option("--disk", min=0, help="Most GiB of disk for a segment; half of what is free.")
-]
+Disk = Annotated[float | None, _option("--disk", min=0, help="Most GiB of disk; half of what is free.")]
 MaxStake = Annotated[
     int | None, _option("--max-stake", min=0, help="Most token units to have as stake at any time.")
 ]

@@ -10,6 +10,7 @@ inputs goes on from the last checkpoint. Solvers and verifiers run segments in t
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -57,6 +58,7 @@ __all__ = [
     "measure_speed",
 ]
 
+Pace = Callable[[int, Mapping[str, Array], float], None]
 CHUNK = 1.0
 """seconds of work between two looks at whether to go on"""
 
@@ -111,11 +113,13 @@ class Appraisal:
             )
         return cls(needed.operations / hardware.speed, memory, state)
 
-    def check(self, spec: SegmentSpec, hardware: Hardware) -> None:
-        """Raises Unaffordable if the checkpoints of a segment need too much of the disk."""
+    def check(self, spec: SegmentSpec, hardware: Hardware, used: int) -> None:
+        """Raises Unaffordable if the checkpoints of a segment, and the ``used`` bytes, are too much for the disk."""
         disk = self.state * (checkpoint_count(spec.steps, spec.interval) + 1)
-        if disk > hardware.disk:
-            raise Unaffordable(f"checkpoints need {disk} bytes of disk, at most {hardware.disk} are allowed")
+        if disk + used > hardware.disk:
+            raise Unaffordable(
+                f"checkpoints need {disk} bytes of disk beside {used} in use, at most {hardware.disk} are allowed"
+            )
 
 
 def measure_speed(backend: str, threads: int | None, isa: str | None, seconds: float = 0.2) -> float:
@@ -158,14 +162,15 @@ class Progress:
 
 
 class PacedMachine(Machine):
-    """A machine that calls ``pace(step, logs)`` every second or so, which may raise to end the run."""
+    """A machine that calls ``pace(step, logs, seconds)`` after every second or so of work, which may raise to end
+    the run."""
 
     def __init__(
         self,
         program: Program,
         data: Dataset,
         *,
-        pace: Callable[[int, Mapping[str, Array]], None] = lambda step, logs: None,
+        pace: Pace = lambda step, logs, seconds: None,
         **options: Any,
     ) -> None:
         super().__init__(program, data, **options)
@@ -184,7 +189,7 @@ class PacedMachine(Machine):
             parts.append(logs)
             at += length
             self._chunk = max(1, min(2 * length, int(length * CHUNK / max(spent, 1e-9))))
-            self._pace(at, logs)
+            self._pace(at, logs, spent)
         return state, {
             name: np.concatenate([part[name] for part in parts]) for name in self.program.labels.logs
         }
@@ -249,7 +254,7 @@ class Run:
             "segment": self.key.index,
             "step": progress.step,
             "steps": progress.steps,
-            "loss": progress.loss,
+            "loss": progress.loss if progress.loss is not None and math.isfinite(progress.loss) else None,
             "steps_per_second": progress.rate,
         }
 
@@ -278,11 +283,14 @@ class Run:
         """
         spec = files.spec(self.key.index)
         progress = self.progress = Progress(0, spec.steps)
-        began = time.perf_counter()
+        self.cancelled = False
+        worked = 0.0
 
-        def pace(step: int, logs: Mapping[str, Array]) -> None:
+        def pace(step: int, logs: Mapping[str, Array], seconds: float) -> None:
+            nonlocal worked
+            worked += seconds
             progress.step = step
-            progress.rate = (step - begun_at) / max(time.perf_counter() - began, 1e-9)
+            progress.rate = (step - begun_at) / max(worked, 1e-9)
             progress.loss = _loss(logs)
             if self.cancelled:
                 raise Cancelled
@@ -318,7 +326,9 @@ class Run:
         """The run, taken apart for a dispute; it must be complete."""
         index = self.key.index
         spec, program, data = files.spec(index), files.program(index), files.dataset(index)
-        machine = hardware.machine(program, data, pace=lambda step, logs: wait(), deviation=deviation)
+        machine = hardware.machine(
+            program, data, pace=lambda step, logs, seconds: wait(), deviation=deviation
+        )
 
         def state_at(number: int) -> State:
             start, state = self._last(machine.program, number)
@@ -394,6 +404,11 @@ class Runs:
             folder = self._folder / f"{key.job}-{key.index}-{input_root.hex()}"
             self._runs[key, input_root] = Run(folder, key, input_root)
         return self._runs[key, input_root]
+
+    @property
+    def size(self) -> int:
+        """Bytes of disk in use."""
+        return sum(path.stat().st_size for path in self._folder.glob("*/*.safetensors"))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(list(self._runs.values()))

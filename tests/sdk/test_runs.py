@@ -86,9 +86,14 @@ def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path, calls: int) 
 def test_a_cancelled_run_ends(tmp_path: Path) -> None:
     given = sample()
     run = prepared(given, tmp_path)
-    run.cancelled = True
+
+    def cancel() -> None:
+        run.cancelled = True
+
     with pytest.raises(Cancelled):
-        run.execute(files_of(given), HARDWARE, go_on)
+        run.execute(files_of(given), HARDWARE, cancel)
+    run.execute(files_of(given), HARDWARE, go_on)
+    assert run.trace == honest(given).trace
 
 
 def test_a_dispute_is_played_from_what_is_left_of_the_checkpoints(tmp_path: Path) -> None:
@@ -163,8 +168,10 @@ def test_what_is_too_large_is_refused() -> None:
         Appraisal.of(given.program, replace(HARDWARE, memory=1000))
     appraisal = Appraisal.of(given.program, HARDWARE)
     with pytest.raises(Unaffordable, match="bytes of disk"):
-        appraisal.check(given.plan.segments[0], replace(HARDWARE, disk=1000))
-    appraisal.check(given.plan.segments[0], HARDWARE)
+        appraisal.check(given.plan.segments[0], replace(HARDWARE, disk=1000), 0)
+    appraisal.check(given.plan.segments[0], HARDWARE, 0)
+    with pytest.raises(Unaffordable, match="in use"):
+        appraisal.check(given.plan.segments[0], HARDWARE, HARDWARE.disk)
     assert appraisal.state == 4 * sum(tensor.size for tensor in given.state.tensors)
 
 

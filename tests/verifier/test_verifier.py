@@ -6,19 +6,21 @@ Every way to cheat is tried on a real chain in tests/e2e.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crowdtrain.chain import SegmentKey
+from crowdtrain.chain import GameId, GroupProof, Phase, Reason, SegmentKey
 from crowdtrain.game.sabotage import parse
+from crowdtrain.jobs import publish_job
+from crowdtrain.plan import chain as chain_plan
 from crowdtrain.runs import Hardware
-from crowdtrain_engine import Dataset, Program
-from crowdtrain_engine.trace import Machine
+from crowdtrain_engine import Dataset, Program, merkle
+from crowdtrain_engine.trace import Machine, seal, trace_root
 from crowdtrain_verifier.decide import Policy
 from market_days import HARDWARE, MONEY, Market, run_until
-from small_jobs import SEGMENTS
+from small_jobs import PRICE, SEGMENTS
 
 
 @pytest.fixture
@@ -115,3 +117,49 @@ def test_an_accomplice_cannot_hold_the_verifier_off(market: Market) -> None:
     assert market.chain.now() <= market.chain.segment(key).until
     run_until(lambda: overturned(market) > 0, [cheat, verifier], market.chain)
     assert market.chain.barred(market.job, cheat.agent.account)
+
+
+def test_a_result_of_an_invalid_program_is_overturned(market: Market) -> None:
+    """Nobody can run it, but whoever commits a result for it is proved wrong by the program alone."""
+    given = market.given
+    program = replace(given.program, next=(given.program.next[1], *given.program.next[1:]))
+    plan = chain_plan(program, given.data.root, segments=1, steps=2, interval=1, price=PRICE)
+    manifest = publish_job(given.store, plan, [program], [given.data], given.state)
+    terms = replace(given.job.terms, plan_root=plan.root, segments=1)
+    job, _ = market.chain.post(terms, manifest)
+    cheat, key = market.account("mallory"), SegmentKey(job, 0)
+    roots = given.state.group_roots
+    proofs = [GroupProof(root, tuple(merkle.Tree(roots).proof(i))) for i, root in enumerate(roots)]
+    cheat.deposit(terms.stake)
+    cheat.claim(key, plan.segments[0], plan.proof(0), proofs)
+    trace = [given.state.root] * 3
+    cheat.commit(key, roots, seal(trace_root(trace), bytes.fromhex(cheat.address[2:])), "nowhere")
+    verifier = market.verifier("victor")
+    run_until(lambda: market.chain.game_count() == 1, [verifier], market.chain)
+    cheat.reveal_trace(GameId(1), market.chain.game(GameId(1)).position, trace)
+    run_until(lambda: market.chain.game(GameId(1)).phase is Phase.OVER, [verifier], market.chain)
+    assert market.chain.game(GameId(1)).reason is Reason.INVALID_PROGRAM
+    assert market.worth("mallory") == MONEY - terms.stake
+    assert market.worth("victor") == MONEY + terms.stake // 2
+
+
+def test_an_absurd_replay_is_refused_aloud(market: Market) -> None:
+    run_until(lambda: bool(market.committed()), [market.solver("alice")], market.chain)
+    verifier = market.verifier("victor", hardware=replace(HARDWARE, speed=1.0))
+    run_until(lambda: bool(verifier.agent.resting.keys), [verifier], market.chain)
+    assert "its replay takes about" in str(verifier.agent.resting.reasons)
+
+
+def test_a_verifier_goes_on_after_a_restart_in_the_middle_of_a_dispute(market: Market) -> None:
+    cheat, verifier = market.solver("mallory", sabotage="gradient"), market.verifier("victor")
+    run_until(lambda: market.chain.game_count() > 0, [cheat, verifier], market.chain)
+    while not overturned(market):
+        verifier.close()
+        verifier = market.verifier("victor")
+        position = market.chain.game(GameId(1)).position
+        run_until(
+            lambda: market.chain.game(GameId(1)).position != position,  # noqa: B023
+            [cheat, verifier],
+            market.chain,
+        )
+    assert market.worth("victor") == MONEY + market.given.job.terms.stake // 2 * overturned(market)

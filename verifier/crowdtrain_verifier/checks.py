@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from crowdtrain._errors import PlanError, StoreError
 from crowdtrain.agent import Gate
-from crowdtrain.chain import Game, Segment
+from crowdtrain.chain import Game, Segment, SegmentSpec
 from crowdtrain.game import CHALLENGER_PHASES, Flaw, Move, attack, find_flaw, spot_check, worth_challenging
 from crowdtrain.jobs import JobFiles
-from crowdtrain.runs import Appraisal, Hardware, Run, Unaffordable
+from crowdtrain.runs import Appraisal, Hardware, Run, Runs, Unaffordable
 from crowdtrain.watch import ChainView
 from crowdtrain_engine import ProgramError
 from crowdtrain_engine.trace import Replay
 
 from crowdtrain_verifier.decide import Verdict
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Judge", "Judgement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,58 +36,58 @@ class Judgement:
         return None if self.replay is None else attack(game, self.replay)
 
 
-def judge(
-    files: JobFiles,
-    segment: Segment,
-    seen: ChainView,
-    run: Run,
-    hardware: Hardware,
-    gate: Gate,
-    rate: float | None = None,
-) -> Judgement:
-    """Runs the segment, on from the last checkpoint of ``run``, and compares.
+class Judge:
+    """Judges commitments by runs of one's own, which are kept in ``runs``."""
 
-    ``rate`` is in steps a second, where it is known of the program. Raises what the store raises,
-    Unaffordable if the replay needs too much, PlanError if the segment's inputs have changed, and
-    ProgramError for a program that is invalid in a way that cannot be proved.
-    """
-    index = segment.key.index
-    try:
-        program = files.program(index)
-    except ProgramError as error:
-        flaw = find_flaw(files.leaves(index))
-        if flaw is None:
-            raise
-        return Judgement(Verdict.INVALID, str(error), flaw=flaw)
-    if not run.complete:
-        _check_cost(Appraisal.of(program, hardware), files, segment, seen, hardware, rate)
-    run.prepare(files, seen.of_job(segment.key.job))
-    run.execute(files, hardware, gate.wait)
-    replay = run.replay(files, hardware, gate.check)
-    if not worth_challenging(replay, segment.solver, segment.group_roots, segment.seal):
-        return Judgement(Verdict.RIGHT, "output and trace are those of one's own run")
-    last = replay.steps - 1
-    wrong = [*spot_check(replay, 0), *spot_check(replay, last), *_disputed(files, segment, replay)]
-    if wrong:
-        return Judgement(Verdict.DOUBTFUL, f"one's own words of nests {sorted(set(wrong))} are wrong")
-    what = "output" if segment.group_roots != run.group_roots else "trace"
-    return Judgement(Verdict.WRONG, f"its {what} is not that of one's own run", replay=replay)
+    def __init__(self, runs: Runs, hardware: Hardware, gate: Gate) -> None:
+        self._runs = runs
+        self._hardware = hardware
+        self._gate = gate
+        self._rates: dict[bytes, float] = {}
+        """steps a second, by program root, where they were measured"""
 
+    def run_of(self, segment: Segment) -> Run:
+        """One's own run of a commitment."""
+        return self._runs.get(segment.key, segment.input_root)
 
-def _check_cost(
-    appraisal: Appraisal,
-    files: JobFiles,
-    segment: Segment,
-    seen: ChainView,
-    hardware: Hardware,
-    rate: float | None,
-) -> None:
-    spec = files.spec(segment.key.index)
-    appraisal.check(spec, hardware)
-    needed = spec.steps / rate if rate else spec.steps * appraisal.seconds
-    left = segment.until - seen.now
-    if needed > left and not segment.games:
-        raise Unaffordable(f"its replay takes about {needed:.0f} s, the window ends in {left} s")
+    def judge(self, files: JobFiles, segment: Segment, seen: ChainView) -> Judgement:
+        """Runs the segment, on from the last checkpoint, and compares. For a thread of its own.
+
+        Raises what the store raises, Unaffordable if the replay needs too much, PlanError if the segment's inputs
+        have changed, and ProgramError for a program that is invalid in a way that cannot be proved.
+        """
+        index = segment.key.index
+        try:
+            program = files.program(index)
+        except ProgramError as error:
+            flaw = find_flaw(files.leaves(index))
+            if flaw is None:
+                raise
+            return Judgement(Verdict.INVALID, str(error), flaw=flaw)
+        run = self.run_of(segment)
+        if not run.complete:
+            self._check_cost(Appraisal.of(program, self._hardware), files.spec(index), segment, seen)
+        run.prepare(files, seen.of_job(segment.key.job))
+        run.execute(files, self._hardware, self._gate.wait)
+        if run.progress and run.progress.rate:
+            self._rates[program.root] = run.progress.rate
+        replay = run.replay(files, self._hardware, self._gate.check)
+        if not worth_challenging(replay, segment.solver, segment.group_roots, segment.seal):
+            return Judgement(Verdict.RIGHT, "output and trace are those of one's own run")
+        last = replay.steps - 1
+        wrong = [*spot_check(replay, 0), *spot_check(replay, last), *_disputed(files, segment, replay)]
+        if wrong:
+            return Judgement(Verdict.DOUBTFUL, f"one's own words of nests {sorted(set(wrong))} are wrong")
+        what = "output" if segment.group_roots != run.group_roots else "trace"
+        return Judgement(Verdict.WRONG, f"its {what} is not that of one's own run", replay=replay)
+
+    def _check_cost(self, appraisal: Appraisal, spec: SegmentSpec, segment: Segment, seen: ChainView) -> None:
+        appraisal.check(spec, self._hardware, self._runs.size)
+        rate = self._rates.get(spec.program_root)
+        needed = spec.steps / rate if rate else spec.steps * appraisal.seconds
+        left = segment.until - seen.now
+        if needed > left and not segment.games:
+            raise Unaffordable(f"its replay takes about {needed:.0f} s, the window ends in {left} s")
 
 
 def _disputed(files: JobFiles, segment: Segment, replay: Replay) -> list[int]:

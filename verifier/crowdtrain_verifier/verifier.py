@@ -11,11 +11,11 @@ from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey
 from crowdtrain.folders import Log
 from crowdtrain.game import Move
 from crowdtrain.library import Library
-from crowdtrain.runs import Hardware, Run, Runs
+from crowdtrain.runs import Hardware, Runs
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch
 
-from crowdtrain_verifier.checks import Judgement, judge
+from crowdtrain_verifier.checks import Judge, Judgement
 from crowdtrain_verifier.decide import (
     Challenge,
     Check,
@@ -42,13 +42,12 @@ class Verifier:
         self.agent: Agent[Action] = Agent(folder, chain.address, log)
         self._chain = chain
         self._policy = policy
-        self._hardware = hardware
         self._exits = Exits(self.agent, chain)
         self._library = Library(store, hardware.memory)
         self._runs = Runs(folder / "runs")
+        self._judge = Judge(self._runs, hardware, self.agent.gate)
         self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.ledger.last_block)
         self._judgements: dict[Commitment, Judgement] = {}
-        self._rates: dict[bytes, float] = {}
         self._checked: Segment | None = None
         self._counts = dict.fromkeys(Verdict, 0)
         self._seen = ChainView(0, 0, chain.address, 0, 0, 0, 0)
@@ -63,6 +62,8 @@ class Verifier:
         actions = decide(self._view(), self._policy)
         for action in actions:
             self._act(action)
+            if self.agent.moves.done:
+                break  # a clock is running: the move goes first
         self._show()
         return collected or bool(actions) or bool(self._games())
 
@@ -124,18 +125,13 @@ class Verifier:
     # -------------------------------------------------------------- in the threads, and what they bring
 
     def _check(self, segment: Segment, seen: ChainView) -> Judgement:
-        files, run = self._library.get(seen.jobs[segment.key.job]), self._run(segment)
-        rate = self._rates.get(files.spec(segment.key.index).program_root)
-        return judge(files, segment, seen, run, self._hardware, self.agent.gate, rate)
-
-    def _run(self, segment: Segment) -> Run:
-        return self._runs.get(segment.key, segment.input_root)
+        return self._judge.judge(self._library.get(seen.jobs[segment.key.job]), segment, seen)
 
     def _take(self, action: Action, result: object) -> None:
         match action, result:
             case Answer(), Move():
                 call = partial(result.send, self._chain)
-                self.agent.attempt(action.about, f"move: {result.call}", call)
+                self.agent.attempt(action.about, f"move: {result.call}", call, pause=action.pause)
                 return
             case Answer(), _:
                 self.agent.resting.put(action.about, "there is nothing to answer", HOPELESS)
@@ -147,13 +143,11 @@ class Verifier:
 
     def _enter(self, segment: Segment, judgement: Judgement) -> None:
         """Notes what was found of a commitment."""
-        run, verdict = self._run(segment), judgement.verdict
+        verdict = judgement.verdict
         self._judgements[commitment(segment)] = judgement
         self._counts[verdict] += 1
-        if run.progress and run.progress.rate:
-            self._rates[self._spec(segment.key).program_root] = run.progress.rate
         if verdict is Verdict.RIGHT:
-            run.forget_states()
+            self._judge.run_of(segment).forget_states()
         write = self.agent.log.info if verdict is Verdict.RIGHT else self.agent.log.warning
         write(f"judged {verdict}", about=segment_name(segment.key), why=judgement.why, solver=segment.solver)
 
@@ -170,14 +164,14 @@ class Verifier:
         return None
 
     def _left_alone(self, job: JobId, reason: str) -> None:
-        self.agent.log.warning("job left alone", about=job_name(job), reason=reason)
+        self.agent.log.info("job left alone", about=job_name(job), reason=reason)
 
     def _tidy(self) -> None:
         """Ends replays that nobody needs any more, and deletes what is no longer needed."""
         seen, checking = self._seen, self.agent.work.busy
         checked = self._checked if isinstance(checking, Check) else None
         if checked is not None:
-            self._run(checked).cancelled = not self._is_pending(checked)
+            self._judge.run_of(checked).cancelled = not self._is_pending(checked)
         present = {commitment(segment) for segment in seen.segments.values()}
         self._judgements = {which: found for which, found in self._judgements.items() if which in present}
         for run in self._runs:
@@ -216,5 +210,5 @@ class Verifier:
             ],
         }
         if self._checked is not None:
-            status["work"] = self._run(self._checked).shown
+            status["work"] = self._judge.run_of(self._checked).shown
         self.agent.show(**status)
