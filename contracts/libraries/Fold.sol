@@ -5,7 +5,7 @@ import {Game, IDispute} from "../interfaces/IDispute.sol";
 
 /// The stretch of a fold in dispute, and its pieces.
 library Fold {
-    uint256 internal constant REFEREE = 16;
+    uint256 internal constant REFEREE = 4;
     uint256 private constant PIECES = 4096;
 
     /// Whether the stretch is short enough for the Referee.
@@ -13,7 +13,7 @@ library Fold {
         return g.to - g.from <= REFEREE;
     }
 
-    /// Length of the pieces into which a stretch of `length` > 16 is cut, and how many there are.
+    /// Length of the pieces into which a stretch of `length` > 4 is cut, and how many there are.
     function cut(uint256 length) internal pure returns (uint256 size, uint256 pieces) {
         size = REFEREE;
         while (length > size * PIECES) size *= PIECES;

@@ -36,10 +36,10 @@ library Nests {
     uint256 private constant MAX_IMMEDIATES = 64;
     uint256 private constant MAX_INSTRUCTIONS = 128;
     uint256 private constant MAX_VALUES = 2 ** 16;
-    uint256 private constant MAX_FOLD = 2 ** 28;
+    uint256 private constant MAX_FOLD = 2 ** 26;
     uint256 private constant MAX_REACH = 2 ** 62;
     uint256 private constant WIDE_WORDS = 256 * 2 ** 16;
-    uint256 private constant WIDE_FOLD = 2 ** 16;
+    uint256 private constant WIDE_FOLD = 2 ** 14;
 
     uint256 internal constant READ = 0;
     uint256 internal constant INDEX = 1;

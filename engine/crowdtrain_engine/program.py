@@ -44,12 +44,12 @@ MAX_OPERANDS = 16
 MAX_IMMEDIATES = 64
 MAX_BODY = 128
 MAX_ELEMENTS = 2**31 - 1
-MAX_FOLD = 2**28
+MAX_FOLD = 2**26
 MAX_VALUES = 2**16
 MAX_REACH = 2**62
 """Bound of |offset| + sum of |coefficient| * (extent - 1), so that an index fits in 64 bits."""
 MAX_WIDE_PAGES = 2**16
-MAX_WIDE_FOLD = 2**16
+MAX_WIDE_FOLD = 2**14
 """A nest may have a longer fold than this, or more output pages than MAX_WIDE_PAGES, not both: a dispute's
 length.
 """

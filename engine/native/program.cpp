@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128;
 constexpr int64_t kMaxExtent = (int64_t{1} << 31) - 1;
-constexpr int64_t kMaxFold = int64_t{1} << 28;
+constexpr int64_t kMaxFold = int64_t{1} << 26;
 constexpr int64_t kMaxValues = 1 << 16;
 constexpr int64_t kWideWords = int64_t{1} << 24, kWideFold = 1 << 16;
 constexpr int64_t kMaxReach = int64_t{1} << 62;

@@ -77,12 +77,12 @@ def referee(deploy: Callable[..., Contract]) -> Referee:
 
 
 def _stretches(nest: Nest, values: list[Words], rng: random.Random, count: int) -> list[tuple[Call, int]]:
-    """Calls of evaluate on stretches of at most 16 iterations, with the words that the reference gives."""
+    """Calls of evaluate on stretches of at most 4 iterations, with the words that the reference gives."""
     found = []
     for _ in range(count):
         output = rng.randrange(nest.type.size)
         start = rng.randrange(nest.fold_length)
-        stop = min(nest.fold_length, start + rng.randint(1, 16))
+        stop = min(nest.fold_length, start + rng.randint(1, 4))
         accumulator = nest.init if start == 0 else rng.choice([int(word) for word in SPECIAL])
         expected = reference.fold(
             nest, values, np.array([output]), start, stop, np.array([accumulator], np.uint32)

@@ -133,7 +133,7 @@ BAD_NESTS: dict[str, tuple[Nest, str]] = {
     "fold extent 0": (changed(fold=(0,)), "fold extents"),
     "too many words": (changed(outer=(2**16, 2**15)), "elements"),
     "fold too long": (changed(fold=(2**14, 2**14 + 1)), "elements"),
-    "wide and long": (changed(outer=(2**24 + 1,), fold=(2**16 + 1,), operands=()), "too long a dispute"),
+    "wide and long": (changed(outer=(2**24 + 1,), fold=(2**14 + 1,), operands=()), "too long a dispute"),
     "init without fold": (changed(init=1), "init must be 0"),
     "index of no loop": (changed(operands=(Index(2),)), "loop 2 does not exist"),
     "rank of a read": (changed(operands=(read(*[Axis(1)] * 9),)), "rank is 9"),
@@ -149,7 +149,7 @@ BAD_NESTS: dict[str, tuple[Nest, str]] = {
     "no such loop": (with_axis(Axis(3, ((2, 1),))), "ascending"),
     "coefficient 0": (with_axis(Axis(3, ((0, 0),))), "not 0"),
     "reach": (
-        Nest(DType.f32, (TALL,), (read(Axis(3, ((0, -(2**31)), (1, -(2**31))))),), (), 1, fold=(2**16,)),
+        Nest(DType.f32, (TALL,), (read(Axis(3, ((0, -(2**31)), (1, -(2**31))))),), (), 1, fold=(2**14,)),
         "may reach",
     ),
     "opcode": (changed(body=(Instruction(0x0F, 1, 1),), result=4), "opcode 0x0f"),
@@ -175,8 +175,8 @@ def test_limits_that_are_just_kept() -> None:
     kept = [
         changed(outer=(TALL, 1)),
         Nest(DType.f32, (TALL,), (read(Axis(3, ((0, -(2**31)),), -(2**31))),), (), 1),
-        Nest(DType.f32, (2**24,), (), (), 0, fold=(2**28,)),
-        Nest(DType.f32, (TALL,), (), (), 0, fold=(2**16,)),
+        Nest(DType.f32, (2**24,), (), (), 0, fold=(2**26,)),
+        Nest(DType.f32, (TALL,), (), (), 0, fold=(2**14,)),
         changed(body=(Instruction(ADD, 1, 1),) * 128),
         changed(operands=(read(Axis(TALL)),) * 16, immediates=(0,) * 64),
     ]

@@ -36,7 +36,7 @@ def test_opened_pages_are_enough_to_judge_a_word(case: Case, data: st.DataObject
     nest = case.program.nests[data.draw(st.integers(0, len(case.program.nests) - 1))]
     word = data.draw(st.integers(0, nest.type.size - 1))
     start = data.draw(st.integers(0, nest.fold_length - 1))
-    stop = min(start + 16, nest.fold_length)
+    stop = min(start + 4, nest.fold_length)
     accumulator, expected = accumulators(nest, values, word, [start, stop])
     iterations = np.arange(start, stop)
     reads = reference.reads(nest, values, np.full_like(iterations, word), iterations)

@@ -73,19 +73,19 @@ def long_sum(length: int) -> Program:
     return Program((1,), (TensorType(U32, ()),), (), (nest,), (1,))
 
 
-@pytest.mark.parametrize("length", [1, 16, 17, 32, 100])
+@pytest.mark.parametrize("length", [1, 4, 5, 8, 100])
 def test_folds_around_the_referees_limit(length: int) -> None:
     program = long_sum(length)
     play = segment(program, [np.asarray(0, np.uint32)], WrongWord(0, lambda program: 0, 0))
     game = play.dispute()
     assert overturned(game)
     assert game.reason is Reason.WRONG_WORD
-    assert (game.from_, game.to) == ((length - 1) // 16 * 16, length)
+    assert (game.from_, game.to) == ((length - 1) // 4 * 4, length)
     assert play.transactions == transactions(program, 0)
 
 
 def test_a_fold_of_two_levels() -> None:
-    """The first partial sum is a lie, too, so that the players go through a piece of 65,536 terms."""
+    """The first partial sum is a lie, too, so that the players go through a piece of 16,384 terms."""
     program = long_sum(66_000)
     play = segment(program, [np.asarray(0, np.uint32)], WrongWord(0, lambda program: 0, 0))
 
@@ -93,12 +93,12 @@ def test_a_fold_of_two_levels() -> None:
         move = defend(game, play.solvers)
         if game.phase is Phase.REVEAL_PARTIALS and game.to == 66_000:
             assert isinstance(move, RevealPartials)
-            return dataclasses.replace(move, partials=b"LIAR")
+            return dataclasses.replace(move, partials=b"LIAR" + move.partials[4:])
         return move
 
     game = play.dispute(defender=defender)
     assert overturned(game)
-    assert (game.reason, game.from_, game.to) == (Reason.WRONG_WORD, 65_520, 65_536)
+    assert (game.reason, game.from_, game.to) == (Reason.WRONG_WORD, 16_380, 16_384)
     assert play.transactions == transactions(program, 0)
 
 
@@ -106,7 +106,7 @@ def test_a_fold_of_two_levels() -> None:
 def test_a_lie_deep_in_a_fold(monkeypatch: pytest.MonkeyPatch, lies: tuple[int, ...]) -> None:
     """With pieces cut in four, so that a short fold has three levels; at each, one partial sum is a lie."""
     monkeypatch.setattr(positions, "PIECES", 4)
-    play = segment(long_sum(1000), [np.asarray(0, np.uint32)], WrongWord(0, lambda program: 0, 0))
+    play = segment(long_sum(250), [np.asarray(0, np.uint32)], WrongWord(0, lambda program: 0, 0))
     levels = iter(lies)
     accumulators = []
 
@@ -121,10 +121,10 @@ def test_a_lie_deep_in_a_fold(monkeypatch: pytest.MonkeyPatch, lies: tuple[int, 
 
     game = play.dispute(defender=defender)
     assert overturned(game)
-    start = sum(lie * size for lie, size in zip(lies, (256, 64, 16), strict=True))
-    assert (game.reason, game.from_, game.to) == (Reason.WRONG_WORD, start, start + 16)
+    start = sum(lie * size for lie, size in zip(lies, (64, 16, 4), strict=True))
+    assert (game.reason, game.from_, game.to) == (Reason.WRONG_WORD, start, start + 4)
     step = play.honest.step(0)
-    assert accumulators[1:] == step.accumulators(1, 0, [256 * lies[0], 256 * lies[0] + 64 * lies[1]])
+    assert accumulators[1:] == step.accumulators(1, 0, [64 * lies[0], 64 * lies[0] + 16 * lies[1]])
 
 
 def test_trees_of_a_single_leaf() -> None:
@@ -148,7 +148,7 @@ def test_trees_of_a_single_leaf() -> None:
 @pytest.mark.parametrize(
     ("length", "size", "pieces"),
     [
-        (17, 16, 2), (32, 16, 2), (33, 16, 3), (2**16, 16, 4096), (2**16 + 1, 2**16, 2), (2**28, 2**16, 4096),
+        (5, 4, 2), (8, 4, 2), (9, 4, 3), (2**14, 4, 4096), (2**14 + 1, 2**14, 2), (2**26, 2**14, 4096),
     ],
 )  # fmt: skip
 def test_pieces_of_a_fold(length: int, size: int, pieces: int) -> None:
@@ -160,8 +160,8 @@ def test_pieces_of_a_fold(length: int, size: int, pieces: int) -> None:
 
 
 def test_what_the_referee_computes_at_once() -> None:
-    assert is_short(5, 21)
-    assert not is_short(5, 22)
+    assert is_short(5, 9)
+    assert not is_short(5, 10)
 
 
 def test_children_shown_at_once() -> None:
@@ -172,10 +172,10 @@ def test_children_shown_at_once() -> None:
 @pytest.mark.parametrize(
     ("outer", "fold"),
     [
-        ((2**31 - 1,), (2**16,)),
-        ((2**24,), (2**28,)),
+        ((2**31 - 1,), (2**14,)),
+        ((2**24,), (2**26,)),
         ((2**31 - 1,), ()),
-        ((), (2**28,)),
+        ((), (2**26,)),
         ((2**24 + 1,), (1,)),
     ],
 )

@@ -332,13 +332,13 @@ contract DisputeMovesTest is GameFixture {
     function test_revealPartials_shows_all_inner_ends() external {
         reach(Phase.RevealPartials);
         bytes memory call = abi.encodeCall(IDispute.revealPartials, (game, position(), new bytes(20)));
-        refuses(solver, call, wrongLength(20, 16));
+        refuses(solver, call, wrongLength(20, 72));
     }
 
     function test_pickPartial_picks_from_what_was_shown() external {
         Players memory p = reach(Phase.PickPartial);
-        bytes memory call = abi.encodeCall(IDispute.pickPartial, (game, position(), 5, p.partials));
-        refuses(challenger, call, outOfRange(5, 5));
+        bytes memory call = abi.encodeCall(IDispute.pickPartial, (game, position(), 19, p.partials));
+        refuses(challenger, call, outOfRange(19, 19));
         call = abi.encodeCall(IDispute.pickPartial, (game, position(), 1, partials(p, at(), true)));
         refuses(challenger, call, badProof);
     }

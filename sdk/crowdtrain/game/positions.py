@@ -13,7 +13,7 @@ __all__ = [
 ]  # fmt: skip
 
 LEVELS = 8
-REFEREE = 16
+REFEREE = 4
 PIECES = 4096
 
 DEFENDER_PHASES = frozenset(
@@ -45,7 +45,7 @@ def fan_out(height: int) -> int:
 def piece_ends(start: int, stop: int) -> list[int]:
     """Where the pieces of the stretch ``start … stop - 1`` of a fold end: ascending, ``stop`` last.
 
-    Pieces have 16 · 4096^k iterations, with the smallest k that makes at most 4,096 of them.
+    Pieces have 4 · 4096^k iterations, with the smallest k that makes at most 4,096 of them.
     """
     size = REFEREE
     while stop - start > size * PIECES:

@@ -313,7 +313,7 @@ abstract contract GameFixture is Deployment {
 
     /// Words at the inner ends of the pieces of the stretch in dispute, for one of the executions.
     function partials(Players memory p, Game memory g, bool right) internal pure returns (bytes memory list) {
-        uint32 size = g.to - g.from > 65_536 ? 65_536 : 16;
+        uint32 size = g.to - g.from > 16_384 ? 16_384 : 4;
         uint32 accumulator = g.accumulator;
         Fault memory fault = right ? Toy.none() : p.fault;
         if (fault.next || fault.value != g.value || fault.word != g.word) fault = Toy.none();
