@@ -55,8 +55,7 @@ def best(ours: Callable[[], object], theirs: Callable[[], object], threads: int)
 def runner(program: Program, tensors: list[torch.Tensor], threads: int) -> Callable[[], object]:
     header, _, *nests = program.leaves
     plan = _native.Plan(header, list(nests), isas()[0], threads)
-    state = [tensor.numpy() for tensor in tensors]
-    return lambda: plan.run(state, [], 1)
+    return partial(plan.nest, 0, [tensor.numpy() for tensor in tensors])
 
 
 def measure_matrices(table: Table, threads: int) -> None:

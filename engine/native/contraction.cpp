@@ -8,7 +8,7 @@ namespace crowdtrain {
 namespace {
 
 constexpr int64_t kDepth = 320;          // k of a block, at most: a panel of columns takes part of the first-level cache
-constexpr int64_t kBlockRows = 96;       // they stay in the second-level cache
+constexpr int64_t kBlockRows = 192;       // they stay in the second-level cache
 constexpr int64_t kBlockColumns = 512;
 constexpr int64_t kFewColumns = 128;     // columns of a block where few rows use each
 constexpr int64_t kOuterRows = 4096;
@@ -38,6 +38,17 @@ Operand output_of(const Nest& nest) {
     return out;
 }
 
+// For each tile of rows the distance between two of them, or -1 where it varies.
+void list_steps(const int32_t* offsets, int64_t rows, int64_t tile_rows, int32_t* steps) {
+    for (int64_t row = 0; row < rows; row += tile_rows) {
+        const int64_t count = std::min(tile_rows, rows - row);
+        const int32_t step = count > 1 ? offsets[row + 1] - offsets[row] : 0;
+        bool even = true;
+        for (int64_t i = row + 2; i < row + count; ++i) even &= offsets[i] - offsets[i - 1] == step;
+        *steps++ = even ? step : -1;
+    }
+}
+
 // k of a block: about equal blocks, or a whole part of the stretches of k that stand together in memory.
 int64_t choose_depth(int64_t length, int64_t run) {
     for (int64_t depth = std::min(kDepth, run); depth >= kDepth / 4; --depth) {
@@ -63,7 +74,7 @@ struct Contraction::Block {
     const uint32_t *rows, *columns;  // tensors, or their stages
     int64_t row_begin, row_end, column_begin, column_end;
     uint32_t *row_panels, *column_panels, *lines, *tiles;
-    int32_t *row_offsets, *column_offsets, *out_row_offsets, *out_column_offsets, *fold_offsets;
+    int32_t *row_offsets, *out_row_offsets, *out_row_steps, *out_column_offsets, *fold_offsets;
     Position rows_base{}, columns_base{};  // of the batch index
     uint32_t* out = nullptr;
     int64_t k = 0, depth = 0;              // the fold iterations at hand
@@ -73,6 +84,7 @@ struct Contraction::Tile {
     TilePass pass;
     TileSide row_side, column_side;
     int64_t row, rows, column, columns;
+    bool together;   // its columns stand together in the output
     uint32_t* kept;  // where its accumulators stay
 };
 
@@ -167,7 +179,7 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
     const int64_t row_parts = split_rows ? most : other, column_parts = split_rows ? other : most;
 
     const Buffers sizes(*this);
-    const int64_t scratch = sizes.row_panels + sizes.column_panels + sizes.lines + sizes.tiles + 2 * outer_rows_ + 2 * block_columns_ + depth_;
+    const int64_t scratch = sizes.row_panels + sizes.column_panels + sizes.lines + sizes.tiles + 3 * outer_rows_ + block_columns_ + depth_;
     workers.pool.run(batch_parts * column_parts * row_parts, [&](int64_t part, int thread) {
         const int64_t row_part = part % row_parts, column_part = part / row_parts % column_parts;
         const int64_t batch_part = part / row_parts / column_parts;
@@ -184,7 +196,8 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
         block.tiles = block.lines + sizes.lines;
         block.row_offsets = reinterpret_cast<int32_t*>(block.tiles + sizes.tiles);
         block.out_row_offsets = block.row_offsets + outer_rows_;
-        block.out_column_offsets = block.out_row_offsets + outer_rows_;
+        block.out_row_steps = block.out_row_offsets + outer_rows_;
+        block.out_column_offsets = block.out_row_steps + outer_rows_;
         block.fold_offsets = block.out_column_offsets + block_columns_;
         for (int64_t b = batch * batch_part / batch_parts; b < batch * (batch_part + 1) / batch_parts; ++b) {
             block.rows_base = rows_.base(b);
@@ -200,11 +213,12 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
 void Contraction::run_block(Block& block) const {
     for (int64_t column = block.column_begin; column < block.column_end; column += block_columns_) {
         const int64_t columns = std::min(block_columns_, block.column_end - column);
-        list_offsets(out_columns_, column, columns, block.out_column_offsets);
+        list_offsets(kernels_, out_columns_, column, columns, block.out_column_offsets);
         for (int64_t row = block.row_begin; row < block.row_end; row += outer_rows_) {
             const int64_t rows = std::min(outer_rows_, block.row_end - row);
-            list_offsets(out_rows_, row, rows, block.out_row_offsets);
-            if (rows_in_place_) rows_.own_offsets(row, rows, block.row_offsets);
+            list_offsets(kernels_, out_rows_, row, rows, block.out_row_offsets);
+            list_steps(block.out_row_offsets, rows, tile_rows_, block.out_row_steps);
+            if (rows_in_place_) rows_.own_offsets(kernels_, row, rows, block.row_offsets);
             run_rows(block, row, rows, column, columns);
         }
     }
@@ -220,7 +234,7 @@ void Contraction::run_rows(Block& block, int64_t row, int64_t rows, int64_t colu
             const Panels panels{column_panels, tile_columns_, kernels_.lanes, sizes.column_panel};
             columns_.pack(kernels_, block.columns, block.columns_base, column, columns, block.k, block.depth, panels, block.lines);
         }
-        if (rows_in_place_) rows_.fold_offsets(block.k, block.depth, block.fold_offsets);
+        if (rows_in_place_) rows_.fold_offsets(kernels_, block.k, block.depth, block.fold_offsets);
         for (int64_t r = 0; r < rows; r += block_rows_) {
             const int64_t count = std::min(block_rows_, rows - r);
             if (!rows_in_place_) {
@@ -242,6 +256,8 @@ void Contraction::run_tiles(const Block& block, const uint32_t* column_panels, i
     for (tile.column = 0; tile.column < columns; tile.column += tile_columns_) {
         tile.columns = std::min(tile_columns_, columns - tile.column);
         tile.column_side.base[0] = column_panels + tile.column / tile_columns_ * sizes.column_panel;
+        const int32_t* const column_at = block.out_column_offsets + tile.column;
+        tile.together = column_at[tile.columns - 1] - column_at[0] == tile.columns - 1;
         const int64_t vectors = divide_up(tile.columns, kernels_.lanes);
         for (int64_t r = 0; r < rows; r += tile_rows_) {
             tile.row = row + r;
@@ -261,32 +277,39 @@ void Contraction::run_tiles(const Block& block, const uint32_t* column_panels, i
 
 // Runs a tile in the output itself where its words lie in whole vectors, else in a copy.
 void Contraction::run_tile(const Block& block, const Tile& tile) const {
-    const int32_t* const row_at = block.out_row_offsets + tile.row;
-    const int32_t* const column_at = block.out_column_offsets + tile.column;
     const bool first = block.k == 0, last = block.k + block.depth == length_;
-    const int64_t out_row = tile.rows > 1 ? row_at[1] - row_at[0] : 0;
-    bool in_place = !keep_tiles_ && tile.columns % kernels_.lanes == 0 && column_at[tile.columns - 1] - column_at[0] == tile.columns - 1;
-    for (int64_t i = 2; i < tile.rows && in_place; ++i) in_place = row_at[i] - row_at[i - 1] == out_row;
-    if (in_place) {
-        uint32_t* const out = block.out + row_at[0] + column_at[0];
+    const int64_t out_row = block.out_row_steps[tile.row / tile_rows_];
+    if (!keep_tiles_ && tile.together && out_row >= 0 && tile.columns % kernels_.lanes == 0) {
+        uint32_t* const out = block.out + block.out_row_offsets[tile.row] + block.out_column_offsets[tile.column];
+        for (int64_t i = 0; i < tile.rows; ++i) __builtin_prefetch(out + (tile.rows + i) * out_row, 1);  // the next tile
         tile.pass(block.depth, tile.row_side, tile.column_side, out, out_row, first, init_);
         return;
     }
     const int64_t row_words = round_up(tile.columns, kernels_.lanes);
-    if (!first && !keep_tiles_) copy_tile(block, tile, tile.kept, row_words, true);
+    if (!first && !keep_tiles_) copy_in(block, tile, row_words);
     tile.pass(block.depth, tile.row_side, tile.column_side, tile.kept, row_words, first, init_);
-    if (last || !keep_tiles_) copy_tile(block, tile, tile.kept, row_words, false);
+    if (last || !keep_tiles_) copy_out(block, tile, row_words);
 }
 
-// Copies a tile from the output, or to it.
-void Contraction::copy_tile(const Block& block, const Tile& tile, uint32_t* words, int64_t row_words, bool in) const {
+void Contraction::copy_in(const Block& block, const Tile& tile, int64_t row_words) const {
     const int32_t* const row_at = block.out_row_offsets + tile.row;
     const int32_t* const column_at = block.out_column_offsets + tile.column;
-    for (int64_t j = 0; j < tile.columns; ++j) {
-        uint32_t* const out = block.out + column_at[j];
-        for (int64_t i = 0; i < tile.rows; ++i) {
-            (in ? words[i * row_words + j] : out[row_at[i]]) = in ? out[row_at[i]] : words[i * row_words + j];
-        }
+    for (int64_t i = 0; i < tile.rows; ++i) {
+        const uint32_t* const out = block.out + row_at[i];
+        for (int64_t j = 0; j < tile.columns; ++j) tile.kept[i * row_words + j] = out[column_at[j]];
+    }
+}
+
+void Contraction::copy_out(const Block& block, const Tile& tile, int64_t row_words) const {
+    const int32_t* const row_at = block.out_row_offsets + tile.row;
+    const int32_t* const column_at = block.out_column_offsets + tile.column;
+    if (block.out_row_steps[tile.row / tile_rows_] == 1) {
+        kernels_.transpose_out(block.out + row_at[0], column_at, tile.kept, row_words, tile.rows, tile.columns);
+        return;
+    }
+    for (int64_t i = 0; i < tile.rows; ++i) {
+        uint32_t* const out = block.out + row_at[i];
+        for (int64_t j = 0; j < tile.columns; ++j) out[column_at[j]] = tile.kept[i * row_words + j];
     }
 }
 

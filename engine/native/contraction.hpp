@@ -21,7 +21,6 @@ public:
     void run(const uint32_t* const* values, uint32_t* out, Workers& workers) const override;
 
 private:
-    struct Sources;
     struct Block;
     struct Tile;
     struct Buffers;
@@ -32,7 +31,8 @@ private:
     void run_rows(Block& block, int64_t row, int64_t rows, int64_t column, int64_t columns) const;
     void run_tiles(const Block& block, const uint32_t* column_panels, int64_t row, int64_t rows, int64_t columns) const;
     void run_tile(const Block& block, const Tile& tile) const;
-    void copy_tile(const Block& block, const Tile& tile, uint32_t* words, int64_t row_words, bool in) const;
+    void copy_in(const Block& block, const Tile& tile, int64_t row_words) const;
+    void copy_out(const Block& block, const Tile& tile, int64_t row_words) const;
 
     const Kernels& kernels_;
     const int64_t length_;  // of the fold

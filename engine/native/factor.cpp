@@ -24,14 +24,16 @@ int64_t reads_of(const Nest& nest, const ContractionLoops& loops, const std::vec
 
 }  // namespace
 
-void list_offsets(const Walk& walk, int64_t first, int64_t count, int32_t* offsets) {
+void list_offsets(const Kernels& kernels, const Walk& walk, int64_t first, int64_t count, int32_t* offsets) {
     Cursor cursor(walk, Position{}, first);
     const int64_t step = walk.loops.empty() ? 0 : walk.loops.back().step[0];
-    while (count > 0) {
+    for (auto* out = reinterpret_cast<uint32_t*>(offsets);;) {
         const int64_t run = std::min(count, cursor.left());
-        for (int64_t i = 0; i < run; ++i) *offsets++ = static_cast<int32_t>(cursor.at()[0] + i * step);
+        kernels.iota(out, static_cast<uint32_t>(cursor.at()[0]), static_cast<uint32_t>(step), run);
+        out += run;
         count -= run;
-        if (count > 0) cursor.advance(run);
+        if (count == 0) return;
+        cursor.advance(run);
     }
 }
 
@@ -39,7 +41,8 @@ void list_offsets(const Walk& walk, int64_t first, int64_t count, int32_t* offse
 // out to the positions before division.
 std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand& operand, int64_t reads) {
     auto map = std::make_unique<Nest>();
-    Operand copied = operand, reader = operand;
+    Operand& copied = map->operands.emplace_back(operand);
+    Operand reader = operand;
     int64_t words = 1;
     for (size_t d = 0; d < operand.axes.size(); ++d) {
         const Axis& axis = operand.axes[d];
@@ -62,7 +65,8 @@ std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand&
     std::vector<int> all(map->outer.size());
     for (size_t d = 0; d < all.size(); ++d) all[d] = static_cast<int>(d);
     Walk walk = access.walk(all);
-    return Stage{std::move(map), std::move(reader), std::move(access), std::move(walk)};
+    std::optional<Pattern> pattern = Pattern::make(*map, copied);
+    return Stage{std::move(map), std::move(reader), std::move(access), std::move(walk), std::move(pattern)};
 }
 
 Factor::Factor(const Nest& nest, const Operand& operand, const ContractionLoops& loops, const std::vector<int>& own)
@@ -81,6 +85,10 @@ Factor::Factor(const Nest& nest, const Operand& operand, const ContractionLoops&
 
 void Factor::fill_stage(const Kernels& kernels, const uint32_t* tensor, uint32_t* stage, Workers& workers) const {
     workers.split(stage_->walk.count, stage_->walk.loops.back().extent, 1, [&](int64_t begin, int64_t end, int) {
+        if (stage_->pattern) {
+            stage_->pattern->load(kernels, stage + begin, tensor, begin, end - begin, 0);
+            return;
+        }
         stage_->access.load(kernels, stage + begin, tensor, stage_->walk, stage_->access.origin(), begin, end - begin,
                             nullptr);
     });
@@ -97,12 +105,12 @@ Position Factor::base(int64_t b) const {
     return at;
 }
 
-void Factor::own_offsets(int64_t first, int64_t count, int32_t* offsets) const {
-    list_offsets(own_, first, count, offsets);
+void Factor::own_offsets(const Kernels& kernels, int64_t first, int64_t count, int32_t* offsets) const {
+    list_offsets(kernels, own_, first, count, offsets);
 }
 
-void Factor::fold_offsets(int64_t first, int64_t count, int32_t* offsets) const {
-    list_offsets(fold_, first, count, offsets);
+void Factor::fold_offsets(const Kernels& kernels, int64_t first, int64_t count, int32_t* offsets) const {
+    list_offsets(kernels, fold_, first, count, offsets);
 }
 
 void Factor::pack(const Kernels& kernels, const uint32_t* source, const Position& base, int64_t first, int64_t count,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "access.hpp"
+#include "pattern.hpp"
 #include "workers.hpp"
 
 namespace crowdtrain {
@@ -43,8 +44,8 @@ public:
     // Where the batch index `b` starts.
     Position base(int64_t b) const;
     // Of a factor that is inside: offsets of rows or columns, and of k, from base()[0].
-    void own_offsets(int64_t first, int64_t count, int32_t* offsets) const;
-    void fold_offsets(int64_t first, int64_t count, int32_t* offsets) const;
+    void own_offsets(const Kernels& kernels, int64_t first, int64_t count, int32_t* offsets) const;
+    void fold_offsets(const Kernels& kernels, int64_t first, int64_t count, int32_t* offsets) const;
 
     // Copies rows or columns first … first + count - 1 at k … k + depth - 1 into panels. `source` is the tensor or its
     // stage, `lines` a buffer of max(count, panel width * depth) words.
@@ -55,10 +56,11 @@ private:
     // A tensor copied with its surroundings, so that no read is out of range: the padding of a convolution, the zeros
     // between the words of a strided one's gradient.
     struct Stage {
-        std::unique_ptr<Nest> nest;  // makes the copy
+        std::unique_ptr<Nest> nest;  // makes the copy, with its operand
         Operand reader;              // reads it in place of the operand
         Access access;
         Walk walk;
+        std::optional<Pattern> pattern;
     };
 
     static std::optional<Stage> make_stage(const Nest& nest, const Operand& operand, int64_t reads);
@@ -76,6 +78,6 @@ private:
 };
 
 // Where the words of an access that is inside are, relative to its base.
-void list_offsets(const Walk& walk, int64_t first, int64_t count, int32_t* offsets);
+void list_offsets(const Kernels& kernels, const Walk& walk, int64_t first, int64_t count, int32_t* offsets);
 
 }  // namespace crowdtrain

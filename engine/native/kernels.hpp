@@ -58,6 +58,9 @@ struct Kernels {
     void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* const* rows, int64_t row_count, int64_t columns);
     // The same with out_row = row_count <= lanes; up to `lanes` more words of `out` are overwritten.
     void (*transpose_panel)(uint32_t* out, const uint32_t* const* rows, int64_t row_count, int64_t columns);
+    // out[offsets[c] + r] = in[r * in_row + c], for at most `tile_rows` rows of whole vectors
+    void (*transpose_out)(uint32_t* out, const int32_t* offsets, const uint32_t* in, int64_t in_row, int64_t rows,
+                          int64_t columns);
     // Copies `panels` groups of tile rows, or of whole tile columns, from `in` to places `panel` words apart.
     void (*spread_rows)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);
     void (*spread_columns)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);

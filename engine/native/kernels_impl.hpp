@@ -260,6 +260,30 @@ void transpose_panel(uint32_t* out, const uint32_t* const* rows, int64_t row_cou
     }
 }
 
+template <class V>
+void transpose_out(uint32_t* out, const int32_t* offsets, const uint32_t* in, int64_t in_row, int64_t rows,
+                   int64_t columns) {
+    constexpr int n = V::kLanes;
+    for (int64_t c = 0; c < columns; c += n) {
+        V a[n];
+        CROWDTRAIN_UNROLL
+        for (int i = 0; i < n; ++i) a[i] = i < rows ? load(V{}, in + i * in_row + c) : V{};
+        transpose_square(a);
+        uint32_t words[n * n];
+        CROWDTRAIN_UNROLL
+        for (int i = 0; i < n; ++i) store(words + i * n, a[i]);
+        const int64_t count = columns - c < n ? columns - c : n;
+        for (int64_t i = 0; i < count; ++i) {
+            uint32_t* const to = out + offsets[c + i];
+            if (rows == V::kTileRows) {
+                std::memcpy(to, words + i * n, sizeof(uint32_t) * V::kTileRows);
+            } else {
+                for (int64_t r = 0; r < rows; ++r) to[r] = words[i * n + r];
+            }
+        }
+    }
+}
+
 template <class V, int kWords>
 void spread(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels) {
     for (int64_t p = 0; p < panels; ++p) std::memcpy(out + p * panel, in + p * kWords, kWords * sizeof(uint32_t));
@@ -335,6 +359,7 @@ constexpr Kernels make_kernels() {
     k.gather = gather_words<V>;
     k.transpose = transpose<V>;
     k.transpose_panel = transpose_panel<V>;
+    k.transpose_out = transpose_out<V>;
     k.spread_rows = spread<V, V::kTileRows>;
     k.spread_columns = spread<V, V::kTileVectors * V::kLanes>;
     return k;

@@ -6,7 +6,7 @@ namespace crowdtrain {
 namespace {
 
 constexpr int64_t kMaxEntries = 1 << 14;
-constexpr int64_t kShortRow = 32;
+constexpr int64_t kShortRow = 64;
 constexpr int64_t kOutOfRange = -1;
 
 // The position along an axis for a value of its affine form, or kOutOfRange.
