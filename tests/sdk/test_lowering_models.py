@@ -204,6 +204,41 @@ def test_several_inputs_and_targets_and_integers() -> None:
         np.testing.assert_allclose(logged, value.item(), rtol=1e-5)
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(8, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.gru(self.lstm(x)[0])[0][:, -1])
+        return result
+
+
+class Attentive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.encoder(F.pad(x, (0, 5), value=0.5)).mean(1))
+        return result
+
+
+@pytest.mark.parametrize("kind", [Recurrent, Attentive])
+def test_layers_that_pytorch_fuses_are_taken_apart(kind: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(8)
+    fused = torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
+    _, _, losses, expected = train_both(
+        kind(), F.cross_entropy, ours.AdamW(lr=1e-2), lambda p: torch.optim.AdamW(p, lr=1e-2),
+        floats(12, 4, 3), integers(12, below=3), steps=5, batch=4,
+    )  # fmt: skip
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert fused == (torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled())
+
+
 def test_a_buffer_that_is_replaced_in_forward_is_kept() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:

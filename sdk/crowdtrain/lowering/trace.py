@@ -22,6 +22,7 @@ from torch._decomp import core_aten_decompositions
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Interpreter, Node, traceback
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -84,7 +85,7 @@ def trace(
     def step(*tensors: torch.Tensor) -> Any:
         state = dict(zip(names, tensors, strict=False))
         rest = tensors[len(names) :]
-        with torch.enable_grad(), places, _holding(model, state) as after:
+        with _plain_operations(), places, _holding(model, state) as after:
             output = model(*rest[: len(inputs)])
             places.in_loss = True
             value = loss(output, tree_unflatten(rest[len(inputs) :], form))
@@ -101,6 +102,18 @@ def trace(
         graph = _make_graph(torch.func.functionalize(_Replay(graph).run), constant)
     graph.graph.eliminate_dead_code()
     return Trace(graph, trained)
+
+
+@contextmanager
+def _plain_operations() -> Iterator[None]:
+    """Recurrent layers and attention as the operations of which they consist; gradients whatever is set outside."""
+    fused = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(fused)
 
 
 @contextmanager
