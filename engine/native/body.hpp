@@ -23,13 +23,16 @@ struct KnownStep {
     int x, y;  // slots
 };
 
-// What does not depend on the accumulator is computed for many fold iterations at once (`before`), the rest
-// iteration by iteration (`fold`). Slots: operands, immediates, the accumulator, then what passes write, reused.
+// A fold's body is taken apart: what is the same for all fold iterations is computed `once` for each output, what does
+// not depend on the accumulator for many iterations at a time (`before`), the rest iteration by iteration (`fold`).
+// Without a fold, all is `before`. Slots: operands, immediates, the accumulator, then what passes write, reused.
 struct Body {
     Body(const Nest& nest, const Kernels& kernels);
 
+    std::vector<BodyPass> once;
     std::vector<BodyPass> before;
     std::vector<BodyPass> fold;
+    std::vector<bool> steady;  // operands that are the same for all fold iterations
     std::vector<bool> needed;  // operands that the result depends on, or that one of those gathers by
     std::vector<int> advancing;  // slots that hold a row of words for each fold iteration
     int result;                // slot

@@ -105,7 +105,9 @@ struct Contraction::Buffers {
 std::unique_ptr<Contraction> Contraction::make(const Nest& nest, const Kernels& kernels) {
     const Body body(nest, kernels);
     const int operands = static_cast<int>(nest.operands.size());
-    if (!body.known || body.known->step != FoldStep::multiply_add || !body.before.empty()) return nullptr;
+    if (!body.known || body.known->step != FoldStep::multiply_add || !body.once.empty() || !body.before.empty()) {
+        return nullptr;
+    }
     const int x = body.known->x, y = body.known->y;
     if (x == y || x >= operands || y >= operands) return nullptr;
     const Operand &first = nest.operands[x], &second = nest.operands[y];

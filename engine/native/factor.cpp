@@ -8,6 +8,8 @@ namespace {
 
 constexpr int kMaxTileColumns = 32;
 constexpr int64_t kOverlap = 2;  // reads of each word from which on a copy pays
+constexpr int64_t kMaxSpread = 16;        // words of a copy for each of the tensor
+constexpr int64_t kMaxStage = 1 << 27;    // words of a copy
 
 int64_t round_up(int64_t a, int64_t multiple) { return (a + multiple - 1) / multiple * multiple; }
 
@@ -43,7 +45,7 @@ std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand&
     auto map = std::make_unique<Nest>();
     Operand& copied = map->operands.emplace_back(operand);
     Operand reader = operand;
-    int64_t words = 1;
+    int64_t words = 1, tensor_words = 1;
     for (size_t d = 0; d < operand.axes.size(); ++d) {
         const Axis& axis = operand.axes[d];
         if (axis.mode == Mode::floor || axis.mode == Mode::gather) return std::nullopt;
@@ -51,6 +53,7 @@ std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand&
         if (high - low >= reads / words) return std::nullopt;
         const int64_t extent = high - low + 1;
         words *= extent;
+        tensor_words *= axis.size;
         map->outer.push_back(extent);
         copied.axes[d].offset = low;
         copied.axes[d].coefficients = {};
@@ -60,7 +63,7 @@ std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand&
         reader.axes[d].mode = Mode::affine;
         reader.axes[d].divisor = 1;
     }
-    if (words * kOverlap > reads) return std::nullopt;
+    if (words * kOverlap > reads || words > std::min(kMaxStage, kMaxSpread * tensor_words)) return std::nullopt;
     Access access(*map, copied);
     std::vector<int> all(map->outer.size());
     for (size_t d = 0; d < all.size(); ++d) all[d] = static_cast<int>(d);

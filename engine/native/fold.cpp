@@ -25,8 +25,7 @@ struct Fold::Tile {
 Fold::Fold(const Nest& nest, const Kernels& kernels)
     : nest_(nest), kernels_(kernels), operands_(nest), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
     constexpr int64_t kWorthTransposing = 8;  // words along the fold
-    const auto still = [](const Walk::Loop& loop) { return loop.step == Position{}; };
-    bool all_in_place = body_.known && body_.before.empty(), any_by_fold = false;
+    bool all_in_place = body_.known && body_.once.empty() && body_.before.empty(), any_by_fold = false;
     for (int o = 0; o < static_cast<int>(nest.operands.size()); ++o) {
         if (!body_.needed[o]) continue;
         const Access& access = operands_.accesses[o];
@@ -34,7 +33,7 @@ Fold::Fold(const Nest& nest, const Kernels& kernels)
         const int64_t across = access.stride(outer), along = access.stride(fold);
         if (body_.known && !read_before(o) && fold.loops.size() <= 1 && access.contiguous(outer)) {
             loads_[o] = Load::in_place;
-        } else if (access.gathers().empty() && std::all_of(fold.loops.begin(), fold.loops.end(), still)) {
+        } else if (body_.steady[o]) {
             loads_[o] = Load::once;
         } else if (access.gathers().empty() && along > 0 && along < across &&
                    fold.loops.back().extent >= kWorthTransposing) {
@@ -51,8 +50,10 @@ Fold::Fold(const Nest& nest, const Kernels& kernels)
 
 // Whether a pass before the fold reads the slot, or an operand gathers by it.
 bool Fold::read_before(int slot) const {
-    for (const BodyPass& pass : body_.before) {
-        if (std::find(std::begin(pass.in), std::end(pass.in), slot) != std::end(pass.in)) return true;
+    for (const auto* passes : {&body_.once, &body_.before}) {
+        for (const BodyPass& pass : *passes) {
+            if (std::find(std::begin(pass.in), std::end(pass.in), slot) != std::end(pass.in)) return true;
+        }
     }
     for (size_t o = 0; o < nest_.operands.size(); ++o) {
         const std::vector<int>& gathers = operands_.accesses[o].gathers();
@@ -94,9 +95,8 @@ void Fold::run_outputs(const uint32_t* const* values, uint32_t* out, int64_t beg
             tile.from = from;
             tile.folds = std::min(folds_, length - from);
             load(tile, values);
-            for (const BodyPass& pass : body_.before) {
-                run_pass(pass, tile.slots.data(), tile.slots[pass.out], tile.row * tile.folds);
-            }
+            if (from == 0) run_passes(body_.once, tile, folds_);
+            run_passes(body_.before, tile, tile.folds);
             fold(tile);
         }
         std::copy_n(accumulator, tile.outputs, out + start);
@@ -108,7 +108,7 @@ void Fold::load(Tile& tile, const uint32_t* const* values) const {
     for (int o = 0; o < operands; ++o) {
         const Access& access = operands_.accesses[o];
         const uint32_t* tensor = operands_.tensor(o, values);
-        const Walk &outer = operands_.outer[o], &fold = operands_.fold[o];
+        const Walk& fold = operands_.fold[o];
         Position at = access.origin();
         switch (loads_[o]) {
             case Load::none: break;
@@ -119,7 +119,7 @@ void Fold::load(Tile& tile, const uint32_t* const* values) const {
                 break;
             case Load::once:
                 if (tile.from > 0) break;  // still there
-                access.load(kernels_, tile.slots[o], tensor, outer, at, tile.start, tile.outputs, nullptr);
+                load_row(tile, o, tensor, at, 0);
                 kernels_.copy_rows(tile.slots[o] + tile.row, tile.slots[o], 0, folds_ - 1, 1, tile.row);
                 break;
             case Load::by_output: load_by_output(tile, o, tensor); break;
@@ -129,18 +129,21 @@ void Fold::load(Tile& tile, const uint32_t* const* values) const {
 }
 
 void Fold::load_by_output(Tile& tile, int o, const uint32_t* tensor) const {
-    const Access& access = operands_.accesses[o];
-    Cursor cursor(operands_.fold[o], access.origin(), tile.from);
-    std::array<const uint32_t*, 16> row{};
-    for (int64_t f = 0; f < tile.folds; ++f, cursor.advance(1)) {
-        uint32_t* const out = tile.slots[o] + f * tile.row;
-        if (operands_.patterns[o]) {
-            operands_.patterns[o]->load(kernels_, out, tensor, tile.start, tile.outputs, tile.from + f);
-            continue;
-        }
-        for (int gathered : access.gathers()) row[gathered] = tile.slots[gathered] + f * tile.row;
-        access.load(kernels_, out, tensor, operands_.outer[o], cursor.at(), tile.start, tile.outputs, row.data());
+    Cursor cursor(operands_.fold[o], operands_.accesses[o].origin(), tile.from);
+    for (int64_t f = 0; f < tile.folds; ++f, cursor.advance(1)) load_row(tile, o, tensor, cursor.at(), f);
+}
+
+// Loads an operand's row of outputs for iteration `f` of the tile, which is at `at`.
+void Fold::load_row(Tile& tile, int o, const uint32_t* tensor, const Position& at, int64_t f) const {
+    uint32_t* const out = tile.slots[o] + f * tile.row;
+    if (operands_.patterns[o]) {
+        operands_.patterns[o]->load(kernels_, out, tensor, tile.start, tile.outputs, tile.from + f);
+        return;
     }
+    const Access& access = operands_.accesses[o];
+    std::array<const uint32_t*, 16> row{};
+    for (int gathered : access.gathers()) row[gathered] = tile.slots[gathered] + f * tile.row;
+    access.load(kernels_, out, tensor, operands_.outer[o], at, tile.start, tile.outputs, row.data());
 }
 
 void Fold::load_by_fold(Tile& tile, int o, const uint32_t* tensor) const {
@@ -159,6 +162,10 @@ void Fold::load_by_fold(Tile& tile, int o, const uint32_t* tensor) const {
         access.load(kernels_, line, tensor, fold, cursor.at(), tile.from, tile.folds, nullptr);
     }
     kernels_.transpose(tile.slots[o], tile.row, lines.data(), tile.outputs, tile.folds);
+}
+
+void Fold::run_passes(const std::vector<BodyPass>& passes, const Tile& tile, int64_t folds) const {
+    for (const BodyPass& pass : passes) run_pass(pass, tile.slots.data(), tile.slots[pass.out], tile.row * folds);
 }
 
 void Fold::fold(const Tile& tile) const {

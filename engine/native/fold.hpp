@@ -29,7 +29,9 @@ private:
     void run_outputs(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
     void load(Tile& tile, const uint32_t* const* values) const;
     void load_by_output(Tile& tile, int operand, const uint32_t* tensor) const;
+    void load_row(Tile& tile, int operand, const uint32_t* tensor, const Position& at, int64_t f) const;
     void load_by_fold(Tile& tile, int operand, const uint32_t* tensor) const;
+    void run_passes(const std::vector<BodyPass>& passes, const Tile& tile, int64_t folds) const;
     void fold(const Tile& tile) const;
 
     const Nest& nest_;

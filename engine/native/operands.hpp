@@ -32,7 +32,7 @@ inline void run_pass(const BodyPass& pass, uint32_t* const* slots, uint32_t* out
 
 // Work for one element and fold iteration, in words touched.
 inline int64_t cost_of(const Nest& nest, const Body& body) {
-    return static_cast<int64_t>(nest.operands.size() + body.before.size() + body.fold.size() + 1);
+    return static_cast<int64_t>(nest.operands.size() + body.once.size() + body.before.size() + body.fold.size() + 1);
 }
 
 }  // namespace crowdtrain
