@@ -23,7 +23,7 @@ from crowdtrain_node.decide import (
     Withdraw,
     decide,
 )
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from views import BOOK, JOB, ME, NOW, OTHER, STAKE, chain_view, game, output, segment
 
@@ -172,6 +172,7 @@ def test_a_solver_goes_on_with_its_own_work() -> None:
 # ------------------------------------------------------------------ what holds always
 
 accounts = st.sampled_from([ME, OTHER])
+thorough = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PHASES = [phase for phase in Phase if phase is not Phase.NONE]
 moments = st.integers(NOW - 120, NOW + 120)
 
@@ -228,6 +229,7 @@ def views(draw: st.DrawFn) -> View:
     )
 
 
+@thorough
 @given(views())
 def test_nothing_is_done_twice_or_about_what_rests(seen: View) -> None:
     actions = decide(seen, Policy())
@@ -238,6 +240,7 @@ def test_nothing_is_done_twice_or_about_what_rests(seen: View) -> None:
     assert sum(isinstance(action, Answer) for action in actions) <= (0 if seen.answering else 1)
 
 
+@thorough
 @given(views())
 def test_what_the_contracts_would_refuse_is_not_tried(seen: View) -> None:
     chain = seen.chain
@@ -277,6 +280,7 @@ def test_what_the_contracts_would_refuse_is_not_tried(seen: View) -> None:
                 assert chain.now - ended.since > ended.challenger_left
 
 
+@thorough
 @given(views())
 def test_one_claim_at_a_time(seen: View) -> None:
     holds = any(s.state is CLAIMED and s.solver == ME for s in seen.chain.segments.values())
@@ -284,6 +288,7 @@ def test_one_claim_at_a_time(seen: View) -> None:
     assert len(claims) <= (0 if holds else 1)
 
 
+@thorough
 @given(views())
 def test_every_held_segment_has_a_way_out(seen: View) -> None:
     """Own stake never stays locked for lack of a decision."""

@@ -19,7 +19,7 @@ from crowdtrain_verifier.decide import (
     commitment,
     decide,
 )
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from views import BOOK, JOB, ME, NOW, OTHER, STAKE, chain_view, game, output, segment
 
@@ -154,6 +154,7 @@ def test_policies() -> None:
 
 moments = st.integers(NOW - 120, NOW + 120)
 accounts = st.sampled_from([ME, OTHER])
+thorough = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PHASES = [phase for phase in Phase if phase is not Phase.NONE]
 
 
@@ -195,6 +196,7 @@ def views(draw: st.DrawFn) -> View:
     )
 
 
+@thorough
 @given(views())
 def test_nothing_is_done_twice_or_about_what_rests(seen: View) -> None:
     actions = decide(seen, Policy())
@@ -204,6 +206,7 @@ def test_nothing_is_done_twice_or_about_what_rests(seen: View) -> None:
     assert sum(isinstance(a, Answer) for a in actions) <= (0 if seen.answering else 1)
 
 
+@thorough
 @given(views())
 def test_a_bond_is_paid_only_for_what_would_be_won(seen: View) -> None:
     chain = seen.chain
@@ -219,6 +222,7 @@ def test_a_bond_is_paid_only_for_what_would_be_won(seen: View) -> None:
             assert action.deposit <= chain.tokens
 
 
+@thorough
 @given(views())
 def test_only_open_games_are_played(seen: View) -> None:
     for action in decide(seen, Policy()):
