@@ -63,6 +63,7 @@ class Screen:
         self._events: list[str] = []
         self._told: dict[GameId, int] = {}
         self._dispute: list[str] = []
+        self._progress: dict[tuple[str, int], tuple[int, float]] = {}
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -89,6 +90,11 @@ class Screen:
                 self._say(self._events, line)
         for game in moved:
             self._tell_game(game)
+        for account in accounts:
+            work = account.status.get("work")
+            if isinstance(work, Mapping) and isinstance(work.get("loss"), float):
+                done = _int(work.get("step")), float(work["loss"])
+                self._progress[account.name, _int(work.get("segment"))] = done
         if self._live:
             self._live.update(self._render(view, segments, accounts))
 
@@ -161,7 +167,7 @@ class Screen:
         tables = Table.grid(expand=True, padding=(0, 1))
         tables.add_column(ratio=5)
         tables.add_column(ratio=6)
-        tables.add_row(self._segments(segments, accounts), self._accounts(accounts))
+        tables.add_row(self._segments(segments), self._accounts(accounts))
         parts: list[RenderableType] = [head, tables]
         if self._dispute:
             lines = Text("\n".join(self._dispute[-_DISPUTE_LINES:]))
@@ -169,22 +175,17 @@ class Screen:
         parts.append(Panel(Text("\n".join(self._events[-_EVENT_LINES:])), title="events", border_style="dim"))
         return Group(*parts)
 
-    def _segments(self, segments: Sequence[Segment], accounts: Sequence[Account]) -> Table:
+    def _segments(self, segments: Sequence[Segment]) -> Table:
         table = Table(title="segments", expand=True, title_style="bold", padding=(0, 1))
         for column in ("#", "state", "solver", "loss", "disputes"):
             table.add_column(column, no_wrap=True)
-        losses = {
-            (account.name, _int(work.get("segment", -1))): (work.get("step"), work.get("loss"))
-            for account in accounts
-            if isinstance(work := account.status.get("work"), Mapping)
-        }
         for segment in segments:
             word, style = _STATES[segment.state]
             solver = self.name(segment.solver) if segment.state is not SegmentState.OPEN else ""
-            step, loss = losses.get((solver, segment.key.index), (None, None))
-            if segment.state is SegmentState.CLAIMED and step is not None:
-                word = f"step {step}"
-            shown = f"{loss:.4f}" if isinstance(loss, float) else ""
+            progress = self._progress.get((solver, segment.key.index))
+            if segment.state is SegmentState.CLAIMED and progress:
+                word = f"step {progress[0]}"
+            shown = f"{progress[1]:.4f}" if progress else ""
             games = str(segment.games) if segment.games else ""
             table.add_row(
                 str(segment.key.index), Text(word, style=style), solver, shown, Text(games, style="red")
