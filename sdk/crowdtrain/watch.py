@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from crowdtrain_engine import merkle
 
-from crowdtrain._errors import BadAnswer, ChainUnavailable, CrowdtrainError
+from crowdtrain._errors import BadAnswer, ChainUnavailable, CrowdtrainError, Refused
 from crowdtrain.chain import (
     INITIAL,
     Address,
@@ -231,10 +231,12 @@ class Watch:
         self._jobs[number] = job
 
     def _read_game(self, number: GameId) -> None:
-        game = self._chain.game(number)
-        if game.phase is Phase.NONE:  # a reorganisation has undone it
+        try:
+            game = self._chain.game(number)
+        except Refused:  # there is no such game: a reorganisation has undone it
             self._games.pop(number, None)
-        elif game.key.job in self._jobs:
+            return
+        if game.key.job in self._jobs:
             self._games[number] = game
             self._stale_segments.add(game.key)
 

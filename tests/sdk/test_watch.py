@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from crowdtrain._errors import BadAnswer, ChainUnavailable
-from crowdtrain.chain import ChainEvent, GroupProof, Job, JobId, SegmentKey, SegmentState
+from crowdtrain._errors import BadAnswer, ChainUnavailable, Refused
+from crowdtrain.chain import ChainEvent, Game, GameId, GroupProof, Job, JobId, SegmentKey, SegmentState
 from crowdtrain.fakes import FakeChain
 from crowdtrain.watch import Book, Watch
 from crowdtrain_engine import merkle
@@ -111,6 +111,11 @@ class Moody(FakeChain):
             raise ChainUnavailable("no node answers")
         return super().segment(key)
 
+    def game(self, game: GameId) -> Game:
+        if "game" in self.failing:
+            raise Refused("game", "UnknownGame", {"game": game})
+        return super().game(game)
+
     def job(self, job: JobId) -> Job:
         if "job" in self.failing:
             raise BadAnswer("a job without sense")
@@ -163,6 +168,21 @@ def test_an_event_that_vanishes_makes_its_segment_be_read_again() -> None:
     chain.hidden = frozenset({"Claimed"})
     town.buyer.advance(1)
     assert watch.refresh().segments[FIRST].state is SegmentState.OPEN
+
+
+def test_a_dispute_that_vanishes_is_forgotten() -> None:
+    town = Town()
+    chain = moody(town)
+    watch = Watch(chain, everything)
+    town.claim()
+    town.chain.commit(FIRST, town.given.after(3).group_roots, bytes(32), "cid")
+    town.buyer.deposit(town.given.job.terms.stake)
+    town.buyer.challenge(FIRST, town.given.plan.segments[0])
+    view = watch.refresh()
+    assert [game.attempt for game in view.games_of(view.segments[FIRST])] == [0]
+    chain.failing, chain.hidden = frozenset({"game"}), frozenset({"Challenged"})
+    town.buyer.advance(1)
+    assert watch.refresh().games == {}
 
 
 def names(events: Sequence[ChainEvent]) -> list[str]:
