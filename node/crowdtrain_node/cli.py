@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from crowdtrain import launch as options
+from crowdtrain._errors import ConfigError
 from crowdtrain.config import Config
 from crowdtrain.launch import Launch, launch, print_status
 
 if TYPE_CHECKING:
     from crowdtrain.chain import Chain
     from crowdtrain.folders import Log
+    from crowdtrain.game.sabotage import Sabotage as Cheat
     from crowdtrain.runs import Hardware
     from crowdtrain.stores import Store
 
@@ -71,6 +73,7 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
+    cheat = _cheat(sabotage)
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     given = Launch(
         folder=folder,
@@ -88,7 +91,6 @@ def run(
 
     def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Solver:
         from crowdtrain.chain import JobId
-        from crowdtrain.game.sabotage import parse
 
         from crowdtrain_node.decide import NO_LIMIT, Policy
         from crowdtrain_node.solver import Solver
@@ -98,10 +100,20 @@ def run(
         policy = Policy(
             min_price=min_price, max_stake=most, lease_part=lease_part, patience=patience, jobs=chosen
         )
-        cheat = parse(sabotage) if sabotage else None
         return Solver(folder, log, chain, opened, policy, hardware, cheat)
 
     launch("solver", given, make, **({"sabotage": sabotage} if sabotage else {}))
+
+
+def _cheat(name: str | None) -> Cheat | None:
+    if name is None:
+        return None
+    from crowdtrain.game.sabotage import parse
+
+    try:
+        return parse(name)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--sabotage") from error
 
 
 @app.command()
