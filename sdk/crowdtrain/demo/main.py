@@ -73,6 +73,7 @@ class Stage:
 
 def run(folder: Path, console: Console) -> int:
     """The whole demo in ``folder``, which is emptied first; the exit code."""
+    torch.set_num_threads(1)  # more gain nothing on so small a network, and the solvers need the processors
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -186,6 +187,8 @@ def _watch(stage: Stage, job: JobId, program: LoweredProgram) -> tuple[list[Segm
     """Shows what happens until every segment is settled; the segments, and all events."""
     watch = Watch(stage.chain, lambda job: None, first_block=stage.devnet.deployment.block)
     events: list[ChainEvent] = []
+    accounts: list[Account] = []
+    block = -1
     deadline = time.monotonic() + PATIENCE
     with Screen(stage.console, program, stage.names) as screen:
         while time.monotonic() < deadline:
@@ -193,10 +196,12 @@ def _watch(stage: Stage, job: JobId, program: LoweredProgram) -> tuple[list[Segm
             events += view.events
             segments = view.segments_of(job)
             moved = sorted({GameId(number) for event in view.events for number in _game(event)})
-            screen.show(view, segments, _look(stage), [stage.chain.game(game) for game in moved])
+            if view.block != block:
+                block, accounts = view.block, _look(stage)
+            screen.show(view, segments, accounts, [stage.chain.game(game) for game in moved])
             if segments and all(segment.state is SegmentState.SETTLED for segment in segments):
                 return segments, events
-            time.sleep(0.25)
+            time.sleep(0.4)
     raise CrowdtrainError(f"the job is not settled after {PATIENCE} seconds")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -30,7 +31,7 @@ _START, _GRACE = 30.0, 10.0
 """seconds that a process may take to start, and to end by itself"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Person:
     """An account with a name for people; ``command`` is what its process runs, if it has one."""
 
@@ -38,8 +39,9 @@ class Person:
     key: str
     command: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def address(self) -> Address:
+        """The account of the key."""
         return Address(account_of(self.key).address)
 
 
