@@ -39,11 +39,11 @@ contract DisputeLiarsTest is GameFixture {
         loses(Fault({step: 4, next: true, value: Toy.STRAY, word: 0, iteration: 0, mask: 1}), Reason.BadPadding);
     }
 
-    /// 65,536 iterations and more: partials on two levels.
+    /// More than 4 * 4,096 iterations: partials on two levels.
     function test_a_wrong_word_of_a_long_fold() external {
         (steps, interval) = (1, 1);
-        Fault memory fault = Fault({step: 1, next: false, value: 8, word: 0, iteration: 66_000, mask: 2});
-        Players memory p = players(Shape({wide: 300, long: 70_000}), fault);
+        Fault memory fault = Fault({step: 1, next: false, value: 8, word: 0, iteration: 17_000, mask: 2});
+        Players memory p = players(Shape({wide: 300, long: 20_000}), fault);
         begin(p);
         assertEq(playTo(p, Phase.Over), 11, "moves");
         assertOverturned(Reason.WrongWord);

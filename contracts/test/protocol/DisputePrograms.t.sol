@@ -19,12 +19,12 @@ contract DisputeProgramsTest is GameFixture {
     }
 
     /// Exchanges one occurrence of `old` in a leaf.
-    function edit(uint256 leaf, bytes memory old, bytes memory changed) private {
-        bytes memory data = leaves[leaf];
+    function edit(uint256 which, bytes memory old, bytes memory changed) private {
+        bytes memory data = leaves[which];
         for (uint256 at = 0; at + old.length <= data.length; ++at) {
             if (keccak256(slice(data, at, old.length)) != keccak256(old)) continue;
             bytes memory tail = slice(data, at + old.length, data.length - at - old.length);
-            leaves[leaf] = bytes.concat(slice(data, 0, at), changed, tail);
+            leaves[which] = bytes.concat(slice(data, 0, at), changed, tail);
             return;
         }
         revert("nothing to edit");
@@ -179,6 +179,16 @@ contract DisputeProgramsTest is GameFixture {
                 assertEq(uint8(at().phase), uint8(Phase.PickChild), "nothing happened");
             }
         }
+    }
+
+    /// A Referee that fails for any other reason than the nest's, here by taking all the gas there is, proves nothing.
+    function test_a_failing_referee_proves_nothing() external {
+        Players memory p = attack();
+        playToPick(p);
+        vm.etch(address(referee), hex"fe");
+        vm.expectRevert();
+        this.pickShown(gasleft() - 1_000_000);
+        assertEq(uint8(at().phase), uint8(Phase.PickChild), "nothing happened");
     }
 
     bytes32[] private shown;

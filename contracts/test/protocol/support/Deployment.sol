@@ -26,15 +26,15 @@ abstract contract Deployment is Test {
     IMarket internal market;
     IDispute internal dispute;
 
-    /// Deploys everything for `money_`; `referee` may be an address without code where no dispute is played.
-    function deploy(Money money_, IReferee referee) internal {
+    /// Deploys everything for `money_`; `referee_` may be an address without code where no dispute is played.
+    function deploy(Money money_, IReferee referee_) internal {
         money = money_;
         uint256 nonce = ARTIFACTS.getNonce(address(this));
         address futureMarket = ARTIFACTS.computeCreateAddress(address(this), nonce + 1);
         address futureDispute = ARTIFACTS.computeCreateAddress(address(this), nonce + 2);
         stake = IStake(create("Stake.sol", abi.encode(money_, futureMarket, futureDispute)));
         market = IMarket(create("Market.sol", abi.encode(money_, stake, futureDispute)));
-        dispute = IDispute(create("Dispute.sol", abi.encode(market, stake, referee)));
+        dispute = IDispute(create("Dispute.sol", abi.encode(market, stake, referee_)));
         assertEq(address(market), futureMarket, "predicted address of the Market");
         assertEq(address(dispute), futureDispute, "predicted address of the Dispute");
         vm.label(address(stake), "Stake");

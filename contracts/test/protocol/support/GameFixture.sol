@@ -41,6 +41,7 @@ abstract contract GameFixture is Deployment {
     address internal solver = makeAddr("solver");
     address internal challenger = makeAddr("challenger");
     address internal stranger = makeAddr("stranger");
+    IReferee internal referee;
     JobId internal job;
     GameId internal game;
     uint32 internal steps = 5;
@@ -48,7 +49,8 @@ abstract contract GameFixture is Deployment {
 
     function setUp() public virtual {
         vm.warp(1000);
-        deploy(new Money(), IReferee(create("Referee.sol", "")));
+        referee = IReferee(create("Referee.sol", ""));
+        deploy(new Money(), referee);
         address[4] memory actors = [buyer, solver, challenger, stranger];
         for (uint256 i = 0; i < actors.length; ++i) {
             fund(actors[i], PURSE);
