@@ -249,7 +249,7 @@ def test_a_cheat_is_overturned_and_what_was_shown_is_read(
     assert list(game.history) == [
         e for e in challenger.events(start, challenger.head()[0]) if e.fields.get("game") == number
     ]
-    assert (len(game.page), len(game.partials)) == (1024, 1)
+    assert (len(game.page), len(game.partials)) == (1024, 4)
     segment = challenger.segment(key)
     assert (segment.state, segment.attempt, segment.heir) == (SegmentState.OPEN, 1, challenger.address)
     assert challenger.barred(key.job, solver.address)
