@@ -17,6 +17,10 @@ from crowdtrain_engine.state import Array
 
 Op = Callable[..., torch.Tensor]
 
+torch.set_num_threads(
+    1
+)  # tensors here are tiny, and idle threads that spin take the processor from other tests
+
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
@@ -150,7 +154,7 @@ def train_both(
     *,
     steps: int,
     batch: int,
-    backend: str = "reference",
+    backend: str = "native",
 ) -> tuple[LoweredProgram, State, Array, Array]:
     """Trains ``model`` lowered, and then itself eagerly, on the same batches: losses of both."""
     order = np.stack([rng(step).permutation(len(inputs))[:batch] for step in range(steps)])

@@ -25,6 +25,9 @@ def test_index_simplifies_what_ranges_tell() -> None:
     assert (k * 6 + 5) % 6 == Index.of(5)
     assert k - k == Index()
     assert (k // 6) // 2 == k // 12 == Index()
+    assert (k * 5 + Index.of(Loop(5))) // 20 == Index.of(i)
+    m = Index.of(Loop(5))
+    assert (k * 5 + m) % 20 == Index.of(j) * 5 + m
     assert exact(k * 3 + 6, 3) == k + 2
     assert exact(k * 3 + 1, 2) == Exact(k * 3 + 1, 2)
     assert Index.of(Loop(1)) == Index()

@@ -117,16 +117,26 @@ class Index:
         quotient, remainder = divmod(self.offset, divisor)
         return Index._sum(whole, quotient), Index._sum(rest, remainder)
 
+    def _parts(self, divisor: int) -> tuple[Index, Index, int] | None:
+        """``self`` as ``unit * coarse + fine`` with 0 ≤ fine < unit, for the greatest such unit that divides
+        ``divisor``: division by ``divisor`` concerns ``coarse`` alone.
+        """
+        for unit in sorted({math.gcd(c, divisor) for _, c in self.terms}, reverse=True):
+            coarse, fine = self._divide(unit)
+            if unit > 1 and fine.low >= 0 and fine.high < unit:
+                return coarse, fine, unit
+        return None
+
     def __floordiv__(self, divisor: int) -> Index:
         if divisor == 1:
             return self
         whole, rest = self._divide(divisor)
         if rest.low // divisor == rest.high // divisor:
             return whole + rest.low // divisor
-        common = math.gcd(divisor, *(c for _, c in rest.terms))
-        if common > 1:
-            rest = Index(tuple((atom, c // common) for atom, c in rest.terms), rest.offset // common)
-            return whole + rest // (divisor // common)
+        parts = rest._parts(divisor)
+        if parts is not None:
+            coarse, _, unit = parts
+            return whole + coarse // (divisor // unit)
         if len(rest.terms) == 1 and isinstance(rest.terms[0][0], Quotient) and rest.terms[0][1] == 1:
             inner = rest.terms[0][0]
             return whole + (inner.inner + rest.offset * inner.divisor) // (inner.divisor * divisor)
@@ -136,6 +146,10 @@ class Index:
         _, rest = self._divide(divisor)
         if rest.low // divisor == rest.high // divisor:
             return rest - divisor * (rest.low // divisor)
+        parts = rest._parts(divisor)
+        if parts is not None:
+            coarse, fine, unit = parts
+            return coarse % (divisor // unit) * unit + fine
         return Index.of(Remainder(rest, divisor))
 
 
