@@ -15,7 +15,8 @@ from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
 from crowdtrain.jobs import JobFiles
 from crowdtrain.library import Library
-from crowdtrain.runs import Appraisal, Hardware, Progress, Run, Runs
+from crowdtrain.plan import leaf
+from crowdtrain.runs import Appraisal, Hardware, Progress, Run, RunId, Runs
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch
 from crowdtrain_engine import merkle
@@ -61,7 +62,7 @@ class Solver:
         self._exits = Exits(self.agent, chain)
         self._library = Library(store, hardware.memory)
         self._runs = Runs(folder / "runs")
-        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.ledger.last_block)
+        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
         self._appraisals: dict[bytes, Appraisal] = {}
         self._prepared: dict[SegmentKey, bytes] = {}
         self._replays: dict[Path, Replay] = {}
@@ -91,7 +92,7 @@ class Solver:
 
     def _view(self) -> View:
         agent, seen = self.agent, self._seen
-        runs = [(segment.key, self._runs.get(segment.key, segment.input_root)) for segment in self._held()]
+        runs = [(segment.key, self._runs.get(RunId.of(segment))) for segment in self._held()]
         return View(
             chain=seen,
             books=self._library.books,
@@ -174,7 +175,7 @@ class Solver:
         appraisal.check(spec, self._hardware, self._runs.size)
         files.dataset(key.index)
         root = files.input_root(key.index, seen.of_job(key.job))
-        self._runs.get(key, root).prepare(files, seen.of_job(key.job))
+        self._runs.get(RunId(key, leaf(spec), root)).prepare(files, seen.of_job(key.job))
         return root
 
     def _execute(self, key: SegmentKey, seen: ChainView) -> Run:
@@ -199,7 +200,7 @@ class Solver:
         return self._sabotage.answer(game, move) if self._sabotage else move
 
     def _run(self, key: SegmentKey, seen: ChainView) -> Run:
-        return self._runs.get(key, seen.segments[key].input_root)
+        return self._runs.get(RunId.of(seen.segments[key]))
 
     # -------------------------------------------------------------- what the threads bring
 
@@ -247,20 +248,20 @@ class Solver:
 
     def _tidy(self) -> None:
         """Ends work that is lost, and deletes what is no longer needed."""
-        held = {(s.key, s.input_root) for s in self._held()}
+        held = {RunId.of(segment) for segment in self._held()}
         working = self.agent.work.busy
         for run in self._runs:
             segment = self._seen.segments.get(run.key)
             busy = isinstance(working, (Execute, Prepare)) and working.key == run.key
             if isinstance(working, Execute) and busy:
-                run.cancelled = (run.key, run.input_root) not in held
-            if busy or segment is None or (run.key, run.input_root) in held:
+                run.cancelled = run.id not in held
+            if busy or segment is None or run.id in held:
                 continue
             if segment.state is SegmentState.SETTLED or segment.state in HELD:
                 self._runs.drop(run)
         self._prepared = {key: root for key, root in self._prepared.items() if key in self._seen.segments}
         if working is None:
-            self._library.trim({key.job for key, _ in held}, self._seen.jobs.keys())
+            self._library.trim({which.key.job for which in held}, self._seen.jobs.keys())
 
     # -------------------------------------------------------------- what people see
 

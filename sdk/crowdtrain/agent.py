@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from crowdtrain._errors import ChainError, ConfigError, CrowdtrainError, PlanError, Refused
 from crowdtrain.chain import Address, ChainEvent, GameId, JobId, SegmentKey
-from crowdtrain.folders import Ledger, Log, write_status
+from crowdtrain.folders import Ledger, Log, read_status, write_status
 from crowdtrain.runs import Cancelled, Unaffordable
 
 __all__ = [
@@ -206,6 +206,8 @@ class Agent(Generic[T]):
         self.resting = SetAside()
         self.ledger = Ledger(folder, account)
         self.status: dict[str, object] = {}
+        self.first_block = _last_seen(folder, self.ledger)
+        """block up to which events were recorded before; None for a new folder"""
 
     def attempt(
         self,
@@ -271,6 +273,15 @@ class Agent(Generic[T]):
         self.gate.stop()
         self.work.close()
         self.moves.close()
+
+
+def _last_seen(folder: Path, ledger: Ledger) -> int | None:
+    """A status is written after the events before it were recorded, so what it has seen needs not be read again."""
+    try:
+        block = read_status(folder).get("block")
+    except ConfigError:
+        block = None
+    return block if isinstance(block, int) else ledger.last_block
 
 
 class StatusCollector(Collector):

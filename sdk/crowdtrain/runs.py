@@ -1,10 +1,11 @@
 """Segments run on this machine: what they would cost, and their checkpoints, kept in a folder.
 
-A run is named by its segment and its inputs, so a lease that ran out, a kill or another attempt on the same
-inputs goes on from the last checkpoint. Solvers and verifiers run segments in the same way.
+A run is named by its segment, the plan's leaf and the inputs, so a lease that ran out, a kill or another attempt
+on the same inputs goes on from the last checkpoint, and a folder that was used on another chain does no harm.
+Solvers and verifiers run segments in the same way.
 
-    folder/JOB-SEGMENT-INPUT/run.json            what is known so far
-    folder/JOB-SEGMENT-INPUT/NUMBER.safetensors  the state at a checkpoint; number 0 is the input
+    folder/JOB-SEGMENT-LEAF-INPUT/run.json            what is known so far
+    folder/JOB-SEGMENT-LEAF-INPUT/NUMBER.safetensors  the state at a checkpoint; number 0 is the input
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from crowdtrain_engine.validation import cost
 from crowdtrain import tensors
 from crowdtrain._errors import Corrupt, CrowdtrainError, PlanError
 from crowdtrain._files import atomic_file
-from crowdtrain.chain import JobId, SegmentKey, SegmentSpec
+from crowdtrain.chain import JobId, Segment, SegmentKey, SegmentSpec
 from crowdtrain.jobs import JobFiles, SegmentOf
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "PacedMachine",
     "Progress",
     "Run",
+    "RunId",
     "Runs",
     "Unaffordable",
     "measure_speed",
@@ -195,6 +197,34 @@ class PacedMachine(Machine):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class RunId:
+    """What a run computes: a segment, by its leaf of the plan, on an input state."""
+
+    key: SegmentKey
+    leaf: bytes
+    input_root: bytes
+
+    @classmethod
+    def of(cls, segment: Segment) -> RunId:
+        """The run of a segment that is claimed or committed."""
+        return cls(segment.key, segment.leaf, segment.input_root)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder."""
+        return f"{self.key.job}-{self.key.index}-{self.leaf.hex()}-{self.input_root.hex()}"
+
+    @classmethod
+    def parse(cls, folder: str) -> RunId | None:
+        """The run with this folder, if it is one's."""
+        match = re.fullmatch(r"(\d+)-(\d+)-([0-9a-f]{64})-([0-9a-f]{64})", folder)
+        if match is None:
+            return None
+        key = SegmentKey(JobId(int(match[1])), int(match[2]))
+        return cls(key, bytes.fromhex(match[3]), bytes.fromhex(match[4]))
+
+
 class Run:
     """One segment on one input: its checkpoints in a folder, and what is known of its result.
 
@@ -202,10 +232,10 @@ class Run:
     (the same, unless a deviation lies about them), ``group_roots`` and ``cid`` those of the output.
     """
 
-    def __init__(self, folder: Path, key: SegmentKey, input_root: bytes) -> None:
+    def __init__(self, folder: Path, which: RunId) -> None:
         self.folder = folder
-        self.key = key
-        self.input_root = input_root
+        self.id = which
+        self.key = which.key
         self.progress: Progress | None = None
         self.cancelled = False
         self.roots: tuple[bytes, ...] = ()
@@ -264,7 +294,7 @@ class Run:
         if self.prepared:
             return
         state = files.load_input(self.key.index, segment)
-        if state.root != self.input_root:
+        if state.root != self.id.input_root:
             raise PlanError(f"the inputs of segment {self.key.index} of job {self.key.job} have changed")
         self._keep(0, state)
         self.roots = (state.root,)
@@ -392,18 +422,16 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._runs: dict[tuple[SegmentKey, bytes], Run] = {}
+        self._runs: dict[RunId, Run] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if match := re.fullmatch(r"(\d+)-(\d+)-([0-9a-f]{64})", path.name):
-                self.get(SegmentKey(JobId(int(match[1])), int(match[2])), bytes.fromhex(match[3]))
+        for which in filter(None, (RunId.parse(path.name) for path in folder.iterdir())):
+            self.get(which)
 
-    def get(self, key: SegmentKey, input_root: bytes) -> Run:
-        """The run of a segment on an input, begun or not."""
-        if (key, input_root) not in self._runs:
-            folder = self._folder / f"{key.job}-{key.index}-{input_root.hex()}"
-            self._runs[key, input_root] = Run(folder, key, input_root)
-        return self._runs[key, input_root]
+    def get(self, which: RunId) -> Run:
+        """A run, begun or not."""
+        if which not in self._runs:
+            self._runs[which] = Run(self._folder / which.folder, which)
+        return self._runs[which]
 
     @property
     def size(self) -> int:
@@ -416,7 +444,7 @@ class Runs:
     def drop(self, run: Run) -> None:
         """Deletes a run."""
         run.drop()
-        self._runs.pop((run.key, run.input_root), None)
+        self._runs.pop(run.id, None)
 
 
 def _names(program: Program) -> list[str]:

@@ -64,6 +64,19 @@ def test_what_it_earned_and_does_stands_in_its_folder(market: Market) -> None:
     assert list((market.folder / "alice" / "runs").iterdir()) == []
 
 
+def test_what_moved_while_it_was_down_is_entered_when_it_is_back(market: Market) -> None:
+    solver, verifier = market.solver("alice"), market.verifier("victor")
+    run_until(lambda: len(market.committed()) == SEGMENTS, [solver], market.chain)
+    solver.turn()
+    solver.close()
+    run_until(lambda: settled(market), [verifier], market.chain)
+    for _ in range(30):
+        market.chain.advance(1)
+    again = market.solver("alice")
+    again.turn()
+    assert again.agent.ledger.earned == SEGMENTS * PRICE
+
+
 @pytest.mark.parametrize("turns", [2, 4, 6, 9, 12, 16, 20])
 def test_a_restart_at_any_moment_changes_nothing(market: Market, turns: int) -> None:
     first = market.solver("alice")

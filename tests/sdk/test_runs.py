@@ -13,7 +13,8 @@ from crowdtrain.game.sabotage import parse
 from crowdtrain.jobs import JobFiles
 from crowdtrain.library import Library
 from crowdtrain.manifest import Manifest
-from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, Runs, Unaffordable, measure_speed
+from crowdtrain.plan import leaf
+from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, RunId, Runs, Unaffordable, measure_speed
 from crowdtrain_engine.trace import Machine, Replay
 from small_jobs import INTERVAL, Sample, open_segment, sample
 
@@ -42,8 +43,12 @@ def honest(given: Sample) -> Replay:
     return Replay.run(machine, given.state, steps=given.plan.segments[0].steps, interval=INTERVAL)
 
 
+def which(given: Sample) -> RunId:
+    return RunId(FIRST, leaf(given.plan.segments[0]), given.state.root)
+
+
 def prepared(given: Sample, folder: Path) -> Run:
-    run = Runs(folder).get(FIRST, given.state.root)
+    run = Runs(folder).get(which(given))
     run.prepare(files_of(given), no_segment)
     return run
 
@@ -78,7 +83,7 @@ def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path, calls: int) 
     with pytest.raises(Interrupted):
         prepared(given, tmp_path).execute(files_of(given), HARDWARE, stop_after(calls))
     (again,) = Runs(tmp_path)
-    assert (again.key, again.input_root) == (FIRST, given.state.root)
+    assert again.id == which(given)
     again.execute(files_of(given), HARDWARE, go_on)
     assert again.trace == honest(given).trace
 
@@ -119,7 +124,7 @@ def test_a_lie_is_defended_from_the_folder(tmp_path: Path) -> None:
 
 def test_other_inputs_are_another_run(tmp_path: Path) -> None:
     given = sample()
-    run = Runs(tmp_path).get(FIRST, bytes(32))
+    run = Runs(tmp_path).get(replace(which(given), input_root=bytes(32)))
     with pytest.raises(PlanError, match="have changed"):
         run.prepare(files_of(given), no_segment)
     assert not run.prepared
@@ -148,9 +153,18 @@ def test_a_damaged_input_is_fetched_again(tmp_path: Path) -> None:
     assert run.trace == honest(given).trace
 
 
+def test_the_same_segment_of_another_plan_is_another_run(tmp_path: Path) -> None:
+    """As it is on another chain, when a folder is used again."""
+    given = sample()
+    prepared(given, tmp_path).execute(files_of(given), HARDWARE, go_on)
+    other = Runs(tmp_path).get(replace(which(given), leaf=leaf(given.plan.segments[1])))
+    assert not other.prepared
+    assert RunId.parse(other.id.folder) == other.id
+
+
 def test_what_is_dropped_is_gone(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
-    run = runs.get(FIRST, sample().state.root)
+    run = runs.get(which(sample()))
     run.prepare(files_of(sample()), no_segment)
     runs.drop(run)
     assert not list(runs)

@@ -10,7 +10,7 @@ from crowdtrain.agent import Gate
 from crowdtrain.chain import Game, Segment, SegmentSpec
 from crowdtrain.game import CHALLENGER_PHASES, Flaw, Move, attack, find_flaw, spot_check, worth_challenging
 from crowdtrain.jobs import JobFiles
-from crowdtrain.runs import Appraisal, Hardware, Run, Runs, Unaffordable
+from crowdtrain.runs import Appraisal, Hardware, Run, RunId, Runs, Unaffordable
 from crowdtrain.watch import ChainView
 from crowdtrain_engine import ProgramError
 from crowdtrain_engine.trace import Replay
@@ -48,7 +48,7 @@ class Judge:
 
     def run_of(self, segment: Segment) -> Run:
         """One's own run of a commitment."""
-        return self._runs.get(segment.key, segment.input_root)
+        return self._runs.get(RunId.of(segment))
 
     def judge(self, files: JobFiles, segment: Segment, seen: ChainView) -> Judgement:
         """Runs the segment, on from the last checkpoint, and compares. For a thread of its own.

@@ -11,7 +11,7 @@ from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey
 from crowdtrain.folders import Log
 from crowdtrain.game import Move
 from crowdtrain.library import Library
-from crowdtrain.runs import Hardware, Runs
+from crowdtrain.runs import Hardware, RunId, Runs
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch
 
@@ -46,7 +46,7 @@ class Verifier:
         self._library = Library(store, hardware.memory)
         self._runs = Runs(folder / "runs")
         self._judge = Judge(self._runs, hardware, self.agent.gate)
-        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.ledger.last_block)
+        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
         self._judgements: dict[Commitment, Judgement] = {}
         self._checked: Segment | None = None
         self._counts = dict.fromkeys(Verdict, 0)
@@ -178,7 +178,7 @@ class Verifier:
             segment = seen.segments.get(run.key)
             if segment is None or (checked and checked.key == run.key):
                 continue
-            other = segment.state is SegmentState.COMMITTED and segment.input_root != run.input_root
+            other = segment.state is SegmentState.COMMITTED and RunId.of(segment) != run.id
             if segment.state is SegmentState.SETTLED or other:
                 self._runs.drop(run)
         if checking is None:
