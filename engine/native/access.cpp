@@ -301,7 +301,7 @@ void Access::load_gathered(const Kernels& kernels, uint32_t* out, const uint32_t
     }
 }
 
-// One position after another; those of gathers are operands[…][first + i].
+// One position after another; those of gathers are operands[…][first + i], or without operands where `at` says.
 void Access::load_elements(uint32_t* out, const uint32_t* tensor, const Position& at, const Position& step,
                            int64_t count, const uint32_t* const* operands, int64_t first) const {
     struct Moving {
@@ -317,7 +317,7 @@ void Access::load_elements(uint32_t* out, const uint32_t* tensor, const Position
         const Dimension& dimension = dimensions_[d];
         const int64_t divisor = dimension.divisor;
         const int64_t quotient = floor_divide(at[d], divisor), rest = at[d] - quotient * divisor;
-        if (dimension.mode == Mode::gather) {
+        if (dimension.mode == Mode::gather && operands != nullptr) {
             moving[moving_count++] = {0, 0, 0, 0, operands[dimension.gather] + first, &dimension};
         } else if (step[d] != 0) {
             const int64_t quotient_step = floor_divide(step[d], divisor);

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "isa.hpp"
 #include "merkle.hpp"
 #include "plan.hpp"
@@ -52,6 +54,21 @@ std::vector<const uint32_t*> words_of(const Program& program, const Arrays& arra
     return words;
 }
 
+// A step writes to `state` while it reads the rest.
+void check_apart(const Arrays& state, const Arrays& data) {
+    std::vector<std::pair<const char*, const char*>> spans;
+    for (const Arrays* arrays : {&state, &data}) {
+        for (const py::array& array : *arrays) {
+            const char* const start = static_cast<const char*>(array.data());
+            spans.emplace_back(start, start + array.nbytes());
+        }
+    }
+    std::sort(spans.begin(), spans.end());
+    for (size_t i = 1; i < spans.size(); ++i) {
+        if (spans[i].first < spans[i - 1].second) throw py::value_error("two of the arrays overlap in memory");
+    }
+}
+
 std::vector<WordArray> run(Plan& plan, Arrays state, const Arrays& data, int64_t steps) {
     const Program& program = plan.program();
     if (steps < 0) throw py::value_error("steps must not be negative");
@@ -59,6 +76,7 @@ std::vector<WordArray> run(Plan& plan, Arrays state, const Arrays& data, int64_t
     std::vector<uint32_t*> state_words;
     for (py::array& array : state) state_words.push_back(static_cast<uint32_t*>(array.mutable_data()));
     const auto data_words = words_of(program, data, program.state_count, program.data_count);
+    check_apart(state, data);
     std::vector<WordArray> rows;
     std::vector<uint32_t*> row;
     for (int value : program.logs) {

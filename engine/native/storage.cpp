@@ -1,7 +1,6 @@
 #include "storage.hpp"
 
 #include <algorithm>
-#include <limits>
 
 namespace crowdtrain {
 namespace {
@@ -73,6 +72,11 @@ public:
         }
         for (int value : program.logs) kept_[value] = true;
         for (int value : program.next) kept_[value] = true;
+        for (int value = 0; value < program.value_count(); ++value) {
+            last_group_.push_back(kept_[value] ? static_cast<int>(groups.size()) : -1);
+            for (int nest : readers_[value]) last_group_[value] = std::max(last_group_[value], group_of_[nest]);
+        }
+        ending_.resize(groups.size() + 1);
     }
 
     Storage run() {
@@ -102,30 +106,18 @@ private:
         });
     }
 
-    int last_group(int value) const {
-        if (kept_[value]) return std::numeric_limits<int>::max();
-        int last = -1;
-        for (int nest : readers_[value]) last = std::max(last, group_of_[nest]);
-        return last;
-    }
-
     void place_outputs(int g) {
         for (int nest : groups_[g].nests) {
             const int value = program_.first_nest() + nest;
             if (storage_.values[value].place == Storage::Place::state) continue;
-            if (last_group(value) == g) {
+            if (last_group_[value] == g) {
                 storage_.values[value].place = Storage::Place::tile;
             } else {
                 storage_.values[value] = {Storage::Place::arena, arena_.take(program_.sizes[value])};
-                held_.push_back(value);
+                ending_[last_group_[value]].push_back(value);
             }
         }
-        const auto done = [&](int value) {
-            if (last_group(value) > g) return false;
-            arena_.give_back(storage_.values[value].at, program_.sizes[value]);
-            return true;
-        };
-        held_.erase(std::remove_if(held_.begin(), held_.end(), done), held_.end());
+        for (int value : ending_[g]) arena_.give_back(storage_.values[value].at, program_.sizes[value]);
     }
 
     const Program& program_;
@@ -134,9 +126,10 @@ private:
     std::vector<std::vector<int>> readers_;  // by value: nests that run and read it
     std::vector<bool> kept_;                 // by value: needed at the end of the step
     std::vector<int> group_of_;              // by nest; -1 where it does not run
+    std::vector<int> last_group_;            // by value: the last that needs it; the end of the step counts as one more
+    std::vector<std::vector<int>> ending_;   // by group: values in the arena that nothing needs after it
     Storage storage_;
     Arena arena_;
-    std::vector<int> held_;  // values in the arena
 };
 
 }  // namespace

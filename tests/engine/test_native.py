@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from crowdtrain_engine import (
     DType,
     Index,
     Instruction,
+    Mode,
     Nest,
     Program,
     ProgramError,
@@ -272,3 +274,43 @@ def test_an_instruction_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CROWDTRAIN_ISA", "vliw")
     with pytest.raises(BackendError, match="'vliw' does not run here"):
         NativePlan(program)
+
+
+def test_arrays_that_overlap_are_refused() -> None:
+    memory = np.zeros(40, np.uint32)
+    native = plan(Case(matrix_product(4, 5, 6), (), ()), isas()[0], 1)
+    with pytest.raises(ValueError, match="overlap"):
+        native.run([memory[:24], memory[10:]], [], 1)
+
+
+def test_one_plan_called_from_several_threads() -> None:
+    program = matrix_product(65, 70, 300)
+    rng = np.random.default_rng(2)
+    state = [words(rng, kind.size) for kind in program.state]
+    native = plan(Case(program, (), ()), isas()[0], 2)
+    expected = reference.run_nest(program.nests[0], state)
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(lambda _: native.nest(0, state), range(40)):
+            assert_same(got, expected, "a thread")
+
+
+def test_a_gather_beside_a_divided_axis() -> None:
+    """The gathered position stays the same along a row in which the divided one moves."""
+    rows = Nest(DType.u32, (4,), (Index(0),), (Instruction(BY_NAME["iand"].code, 1, 2),), 3, immediates=(1,))
+    read = Read(
+        0,
+        (
+            Axis(2, ((0, 3), (1, 1)), mode=Mode.FLOOR, divisor=6),
+            Axis(2, mode=Mode.GATHER, operand=0),
+            Axis(3, ((1, 1),)),
+        ),
+    )
+    copy = Nest(DType.f32, (4, 3), (Read(1, (Axis(4, ((0, 1),)),)), read), (), 2)
+    tensor = TensorType(DType.f32, (2, 2, 3))
+    program = Program((1,), (tensor,), (), (rows, copy), (0,), (2,))
+    program.validate()
+    state = [np.arange(12, dtype=np.uint32)]
+    expected = reference.run_step(program, state)[2]
+    for isa in isas():
+        (logged,) = plan(Case(program, (), ()), isa, 1).run([state[0].copy()], [], 1)
+        assert_same(logged[0], expected, isa)
