@@ -39,7 +39,11 @@ Sabotage = Annotated[
     typer.Option(help="Cheat, for tests and demonstrations: NAME or NAME:STEP; a wrong name lists them."),
 ]
 
-app = typer.Typer(help="The solver: claims segments, trains them, and defends the results.", epilog=EXAMPLES)
+app = typer.Typer(
+    help="The solver: claims segments, trains them, and defends the results.",
+    epilog=EXAMPLES,
+    add_completion=False,
+)
 
 
 @app.callback(invoke_without_command=True, epilog=EXAMPLES)

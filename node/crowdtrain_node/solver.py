@@ -14,9 +14,9 @@ from crowdtrain.folders import Log
 from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
 from crowdtrain.jobs import JobFiles
-from crowdtrain.library import Library
 from crowdtrain.plan import leaf
 from crowdtrain.runs import Appraisal, Hardware, Progress, Run, RunId, Runs
+from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch
 from crowdtrain_engine import merkle
@@ -60,7 +60,7 @@ class Solver:
         self._hardware = hardware
         self._sabotage = sabotage
         self._exits = Exits(self.agent, chain)
-        self._library = Library(store, hardware.memory)
+        self._shelf = Shelf(store, hardware.memory)
         self._runs = Runs(folder / "runs")
         self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
         self._appraisals: dict[bytes, Appraisal] = {}
@@ -95,7 +95,7 @@ class Solver:
         runs = [(segment.key, self._runs.get(RunId.of(segment))) for segment in self._held()]
         return View(
             chain=seen,
-            books=self._library.books,
+            books=self._shelf.books,
             appraisals=dict(self._appraisals),
             prepared=dict(self._prepared),
             complete=frozenset(key for key, run in runs if run.complete),
@@ -133,10 +133,10 @@ class Solver:
                 self.agent.attempt(action.about, "withdrew", self._chain.withdraw, amount=self._seen.owed)
 
     def _spec(self, key: SegmentKey) -> SegmentSpec:
-        return self._library.books[key.job].plan.segments[key.index]
+        return self._shelf.books[key.job].plan.segments[key.index]
 
     def _claim(self, key: SegmentKey, deposit: int) -> None:
-        about, chain, book = segment_name(key), self._chain, self._library.books[key.job]
+        about, chain, book = segment_name(key), self._chain, self._shelf.books[key.job]
         if deposit:
             call = partial(chain.deposit, deposit)
             if not self.agent.attempt(about, "stake deposited", call, amount=deposit):
@@ -157,7 +157,7 @@ class Solver:
     def _do(self, action: Action, seen: ChainView) -> object:
         match action:
             case Load(job):
-                return self._library.get(seen.jobs[job])
+                return self._shelf.get(seen.jobs[job])
             case Appraise(key):
                 return Appraisal.of(self._files(key, seen).program(key.index), self._hardware)
             case Prepare(key):
@@ -167,7 +167,7 @@ class Solver:
         raise TypeError(f"{action} is not for the worker")
 
     def _files(self, key: SegmentKey, seen: ChainView) -> JobFiles:
-        return self._library.get(seen.jobs[key.job])
+        return self._shelf.get(seen.jobs[key.job])
 
     def _prepare(self, key: SegmentKey, seen: ChainView) -> bytes:
         files = self._files(key, seen)
@@ -261,7 +261,7 @@ class Solver:
                 self._runs.drop(run)
         self._prepared = {key: root for key, root in self._prepared.items() if key in self._seen.segments}
         if working is None:
-            self._library.trim({which.key.job for which in held}, self._seen.jobs.keys())
+            self._shelf.trim({which.key.job for which in held}, self._seen.jobs.keys())
 
     # -------------------------------------------------------------- what people see
 

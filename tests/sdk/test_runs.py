@@ -11,10 +11,10 @@ from crowdtrain._errors import Corrupt, PlanError
 from crowdtrain.chain import JobId, Segment, SegmentKey
 from crowdtrain.game.sabotage import parse
 from crowdtrain.jobs import JobFiles
-from crowdtrain.library import Library
 from crowdtrain.manifest import Manifest
 from crowdtrain.plan import leaf
 from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, RunId, Runs, Unaffordable, measure_speed
+from crowdtrain.shelf import Shelf
 from crowdtrain_engine.trace import Machine, Replay
 from small_jobs import INTERVAL, Sample, open_segment, sample
 
@@ -195,13 +195,13 @@ def test_speed_is_measured() -> None:
 
 def test_a_library_keeps_few_files_and_all_plans() -> None:
     given = sample()
-    library = Library(given.store, 2**26)
+    shelf = Shelf(given.store, 2**26)
     jobs = [replace(given.job, id=JobId(i)) for i in range(1, 6)]
-    files = [library.get(job) for job in jobs]
-    assert library.get(jobs[0]) is files[0]
-    library.trim({JobId(1)}, {job.id for job in jobs})
-    assert library.get(jobs[0]) is files[0]
-    assert library.get(jobs[1]) is not files[1]
-    assert set(library.books) == {job.id for job in jobs}
-    library.trim(set(), {JobId(1)})
-    assert set(library.books) == {JobId(1)}
+    files = [shelf.get(job) for job in jobs]
+    assert shelf.get(jobs[0]) is files[0]
+    shelf.trim({JobId(1)}, {job.id for job in jobs})
+    assert shelf.get(jobs[0]) is files[0]
+    assert shelf.get(jobs[1]) is not files[1]
+    assert set(shelf.books) == {job.id for job in jobs}
+    shelf.trim(set(), {JobId(1)})
+    assert set(shelf.books) == {JobId(1)}

@@ -38,7 +38,9 @@ LastPart = Annotated[
 Tidy = Annotated[bool, typer.Option(help="Settle, expire, void and time out what nobody else does.")]
 
 app = typer.Typer(
-    help="The verifier: replays what is committed, and challenges what is wrong.", epilog=EXAMPLES
+    help="The verifier: replays what is committed, and challenges what is wrong.",
+    epilog=EXAMPLES,
+    add_completion=False,
 )
 
 

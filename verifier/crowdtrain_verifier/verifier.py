@@ -10,8 +10,8 @@ from crowdtrain.agent import HOPELESS, Agent, job_name, segment_name
 from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
 from crowdtrain.folders import Log
 from crowdtrain.game import Move
-from crowdtrain.library import Library
 from crowdtrain.runs import Hardware, RunId, Runs
+from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch
 
@@ -43,7 +43,7 @@ class Verifier:
         self._chain = chain
         self._policy = policy
         self._exits = Exits(self.agent, chain)
-        self._library = Library(store, hardware.memory)
+        self._shelf = Shelf(store, hardware.memory)
         self._runs = Runs(folder / "runs")
         self._judge = Judge(self._runs, hardware, self.agent.gate)
         self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
@@ -74,7 +74,7 @@ class Verifier:
     def _view(self) -> View:
         return View(
             chain=self._seen,
-            books=self._library.books,
+            books=self._shelf.books,
             verdicts={which: judgement.verdict for which, judgement in self._judgements.items()},
             changed=frozenset(self._exits.changed),
             resting=self.agent.resting.keys,
@@ -93,7 +93,7 @@ class Verifier:
         match action:
             case Load(job):
                 job_record = self._seen.jobs[job]
-                self.agent.work.start(action, partial(self._library.get, job_record))
+                self.agent.work.start(action, partial(self._shelf.get, job_record))
             case Check(key):
                 self._checked = self._seen.segments[key]
                 self.agent.work.start(action, partial(self._check, self._checked, self._seen))
@@ -120,12 +120,12 @@ class Verifier:
         attempt(action.about, "challenged", partial(chain.challenge, key, self._spec(key)), why=why)
 
     def _spec(self, key: SegmentKey) -> SegmentSpec:
-        return self._library.books[key.job].plan.segments[key.index]
+        return self._shelf.books[key.job].plan.segments[key.index]
 
     # -------------------------------------------------------------- in the threads, and what they bring
 
     def _check(self, segment: Segment, seen: ChainView) -> Judgement:
-        return self._judge.judge(self._library.get(seen.jobs[segment.key.job]), segment, seen)
+        return self._judge.judge(self._shelf.get(seen.jobs[segment.key.job]), segment, seen)
 
     def _take(self, action: Action, result: object) -> None:
         match action, result:
@@ -183,7 +183,7 @@ class Verifier:
                 self._runs.drop(run)
         if checking is None:
             disputed = {game.key.job for game in self._games()}
-            self._library.trim(disputed, seen.jobs.keys())
+            self._shelf.trim(disputed, seen.jobs.keys())
 
     def _is_pending(self, checked: Segment) -> bool:
         """Whether a verdict on a commitment could still change something."""

@@ -10,13 +10,13 @@ from crowdtrain.manifest import MAX_MANIFEST, Manifest
 from crowdtrain.stores import Store
 from crowdtrain.watch import Book
 
-__all__ = ["Library"]
+__all__ = ["Shelf"]
 
 KEPT = 2
 """jobs whose files are kept though nothing is done with them"""
 
 
-class Library:
+class Shelf:
     """Files of jobs by job, each fetched when it is first asked for. May be used from several threads.
 
     No dataset or state of more than ``max_bytes`` is loaded.
