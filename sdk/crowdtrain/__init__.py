@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from crowdtrain._training import LoweredProgram, load_into
     from crowdtrain.bundle import load_bundle, save_bundle
     from crowdtrain.client import Client, JobHandle, NotReadyError, Quote
-    from crowdtrain.lowering import lower
+    from crowdtrain.lowering import DataDependent, UnsupportedModel, UnsupportedOperation, lower
     from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
 
 _MODULES = {
@@ -50,7 +50,7 @@ _MODULES = {
     "crowdtrain._training": ("LoweredProgram", "load_into"),
     "crowdtrain.bundle": ("load_bundle", "save_bundle"),
     "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
-    "crowdtrain.lowering": ("lower",),
+    "crowdtrain.lowering": ("DataDependent", "UnsupportedModel", "UnsupportedOperation", "lower"),
     "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
     "crowdtrain_engine": (
         "BackendError", "DataError", "Dataset", "EngineError", "Program", "ProgramError", "State", "execute",
@@ -68,6 +68,7 @@ __all__ = [
     "ConfigError",
     "Corrupt",
     "CrowdtrainError",
+    "DataDependent",
     "DataError",
     "Dataset",
     "EngineError",
@@ -89,6 +90,8 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreUnavailable",
+    "UnsupportedModel",
+    "UnsupportedOperation",
     "execute",
     "isas",
     "load_bundle",
