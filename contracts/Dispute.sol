@@ -210,7 +210,7 @@ contract Dispute is IDispute {
         Game storage g = _move(id, position, Phase.PickWord);
         if (word >= PAGE_WORDS) revert OutOfRange(word, PAGE_WORDS);
         if (Roots.leaf(page) != g.node) revert BadProof();
-        uint32 claimed = _wordOf(page, word);
+        uint32 claimed = Fold.wordOfPage(page, word);
         g.word = uint32(g.index * PAGE_WORDS + word);
         g.claimed = claimed;
         emit WordPicked(id, g.position, g.word, claimed);
@@ -390,7 +390,7 @@ contract Dispute is IDispute {
     /// At the output of a nest: on to its pages.
     function _enterNest(GameId id, Game storage g, ProgramLeaf calldata nest) private {
         g.requireNest(g.count, g.index, nest);
-        (bool valid, NestShape memory shape) = _shapeOf(nest.data);
+        (bool valid, NestShape memory shape) = Programs.nestShape(referee, nest.data);
         if (!valid) return _end(id, g, Reason.InvalidProgram, true);
         g.value += g.index;
         (g.words, g.foldLength, g.accumulator) = (shape.words, shape.foldLength, shape.init);
@@ -414,26 +414,6 @@ contract Dispute is IDispute {
     function _header(Game storage g, ProgramLeaf calldata header) private view returns (HeaderShape memory shape) {
         shape = referee.headerOf(header.data);
         g.requireHeader(shape.nests, header);
-    }
-
-    function _shapeOf(bytes calldata nest) private view returns (bool valid, NestShape memory shape) {
-        try referee.shapeOf(nest) returns (NestShape memory decoded) {
-            return (true, decoded);
-        } catch (bytes memory reason) {
-            // INVARIANT: a call that failed for another reason, as for want of gas, proves nothing about the nest.
-            if (bytes4(reason) != IReferee.InvalidNest.selector) {
-                assembly ("memory-safe") {
-                    revert(add(reason, 32), mload(reason))
-                }
-            }
-        }
-    }
-
-    /// Words of a page are little-endian.
-    function _wordOf(bytes calldata page, uint256 i) private pure returns (uint32 word) {
-        for (uint256 b = 4; b > 0; --b) {
-            word = word << 8 | uint8(page[4 * i + b - 1]);
-        }
     }
 
     // ---------------------------------------------------------------- ends

@@ -32,7 +32,15 @@ library Fold {
         g.from += uint32(piece * size);
     }
 
+    /// Partials are big-endian, as numbers in encodings are.
     function word(bytes calldata partials, uint256 i) internal pure returns (uint32) {
         return uint32(bytes4(partials[4 * i:4 * i + 4]));
+    }
+
+    /// Words of a page are little-endian, as they lie in most memories.
+    function wordOfPage(bytes calldata page, uint256 i) internal pure returns (uint32 word_) {
+        for (uint256 b = 4; b > 0; --b) {
+            word_ = word_ << 8 | uint8(page[4 * i + b - 1]);
+        }
     }
 }

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Game, IDispute, ProgramLeaf, ValueProof} from "../interfaces/IDispute.sol";
-import {HeaderShape} from "../interfaces/IReferee.sol";
+import {HeaderShape, IReferee, NestShape} from "../interfaces/IReferee.sol";
 import {DataRoot, ProgramRoot, StateRoot} from "../types/Ids.sol";
 import {Roots} from "./Roots.sol";
 
@@ -57,6 +57,24 @@ library Programs {
             proved = Roots.verify(g.nestsRoot, shape.nests, v.root, v.value - firstNest(shape), v.proof);
         }
         if (!proved) revert IDispute.BadProof();
+    }
+
+    /// What the Referee says of a nest; not valid if it says that it is malformed.
+    function nestShape(IReferee referee, bytes calldata nest)
+        internal
+        view
+        returns (bool valid, NestShape memory shape)
+    {
+        try referee.shapeOf(nest) returns (NestShape memory decoded) {
+            return (true, decoded);
+        } catch (bytes memory reason) {
+            // INVARIANT: a call that failed for another reason, as for want of gas, proves nothing about the nest.
+            if (bytes4(reason) != IReferee.InvalidNest.selector) {
+                assembly ("memory-safe") {
+                    revert(add(reason, 32), mload(reason))
+                }
+            }
+        }
     }
 
     function _isStateTensor(Game storage g, HeaderShape memory shape, ValueProof calldata v)
