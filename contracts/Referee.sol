@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {HeaderShape, IReferee, NestShape, Operand, Page} from "./interfaces/IReferee.sol";
 import {Body} from "./libraries/Body.sol";
 import {Encoding} from "./libraries/Encoding.sol";
-import {Header, Headers, TensorType} from "./libraries/Headers.sol";
+import {Extent, Header, Headers} from "./libraries/Headers.sol";
 import {Nest, Nests} from "./libraries/Nests.sol";
 import {Opened, Pages} from "./libraries/Pages.sol";
 
@@ -179,12 +179,11 @@ contract Referee is IReferee {
             if (value == read) reads = true;
         }
         if (!reads) return false;
-        uint256[] memory shape = _type(header, h, read, producer).shape;
+        uint256 words = _extent(header, h, read, producer).words;
         for (uint256 i = 0; i < n.operands.length; ++i) {
             uint256 at = n.operands[i];
-            if (nest.u8(at) == Nests.READ && nest.u32(at + 1) == read && !Nests.readsShape(nest, at, shape)) {
-                return true;
-            }
+            if (nest.u8(at) != Nests.READ || nest.u32(at + 1) != read) continue;
+            if (Nests.wordsRead(nest, at) != words) return true;
         }
         return false;
     }
@@ -202,23 +201,17 @@ contract Referee is IReferee {
         uint256 next = header.nextOf(h, tensor);
         // What stands in the header, its own rules have compared.
         if (next < h.state + h.data) return false;
-        TensorType memory given = _type(header, h, next, producer);
-        TensorType memory needed = header.typeOf(h, tensor);
-        return keccak256(abi.encode(given)) != keccak256(abi.encode(needed));
+        return !Headers.same(_extent(header, h, next, producer), header.extentOf(h, tensor));
     }
 
-    /// Type of a value; `producer` is the nest that gives it, if one does.
-    function _type(bytes calldata header, Header memory h, uint256 value, bytes calldata producer)
+    /// Type and words of a value; `producer` is the nest that gives it, if one does.
+    function _extent(bytes calldata header, Header memory h, uint256 value, bytes calldata producer)
         private
         pure
-        returns (TensorType memory kind)
+        returns (Extent memory)
     {
-        if (value < h.state + h.data) return header.typeOf(h, value);
+        if (value < h.state + h.data) return header.extentOf(h, value);
         Nest memory n = Nests.decode(producer);
-        kind.dtype = n.dtype;
-        kind.shape = new uint256[](n.outerRank);
-        for (uint256 i = 0; i < n.outerRank; ++i) {
-            kind.shape[i] = n.extents[i];
-        }
+        return Extent(n.dtype, n.words);
     }
 }

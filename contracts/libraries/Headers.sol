@@ -17,10 +17,10 @@ struct Header {
     uint256 logsAt;
 }
 
-/// Type of a tensor.
-struct TensorType {
+/// What the readers of a value rely on. Its shape is its own affair: each operand brings a shape of as many words.
+struct Extent {
     uint256 dtype;
-    uint256[] shape;
+    uint256 words;
 }
 
 /// Decodes headers and checks their rules: docs/PROTOCOL.md, "Programs".
@@ -93,7 +93,9 @@ library Headers {
             for (uint256 i = 0; i < header.state; ++i) {
                 uint256 next = data.u32(types[i] + 2 + 4 * data.u8(types[i] + 1));
                 if (next >= values) return "next value";
-                if (next < types.length && !_sameType(data, types[i], types[next])) return "type of a next value";
+                if (next < types.length && !same(_extentAt(data, types[i]), _extentAt(data, types[next]))) {
+                    return "type of a next value";
+                }
             }
             for (uint256 at = header.logsAt; at < data.length; at += 4) {
                 if (data.u32(at) >= values) return "logged value";
@@ -119,11 +121,9 @@ library Headers {
         }
     }
 
-    function _sameType(bytes calldata data, uint256 a, uint256 b) private pure returns (bool) {
-        uint256 length = 2 + 4 * data.u8(a + 1);
-        // The longer one of two types may end beyond the data; it is not the same then.
-        if (b + length > data.length) return false;
-        return keccak256(data[a:a + length]) == keccak256(data[b:b + length]);
+    /// Whether a value of the one may become a state tensor of the other.
+    function same(Extent memory a, Extent memory b) internal pure returns (bool) {
+        return a.dtype == b.dtype && a.words == b.words;
     }
 
     /// Checks the type at `at`; returns where it ends.
@@ -154,17 +154,20 @@ library Headers {
         return data.u32(at + 2 + 4 * data.u8(at + 1));
     }
 
-    /// Type of a state or data tensor.
-    function typeOf(bytes calldata data, Header memory header, uint256 value)
-        internal
-        pure
-        returns (TensorType memory kind)
-    {
-        uint256 at = _typeAt(data, header, value);
-        kind.dtype = data.u8(at);
-        kind.shape = new uint256[](data.u8(at + 1));
-        for (uint256 d = 0; d < kind.shape.length; ++d) {
-            kind.shape[d] = data.u32(at + 2 + 4 * d);
+    /// Type and words of a state or data tensor.
+    function extentOf(bytes calldata data, Header memory header, uint256 value) internal pure returns (Extent memory) {
+        return _extentAt(data, _typeAt(data, header, value));
+    }
+
+    /// Type and words of the tensor whose type stands at `at`. At most eight extents of 32 bits: no overflow.
+    function _extentAt(bytes calldata data, uint256 at) private pure returns (Extent memory extent) {
+        unchecked {
+            extent.dtype = data.u8(at);
+            extent.words = 1;
+            uint256 rank = data.u8(at + 1);
+            for (uint256 d = 0; d < rank; ++d) {
+                extent.words *= data.u32(at + 2 + 4 * d);
+            }
         }
     }
 

@@ -202,19 +202,6 @@ library Nests {
         }
     }
 
-    /// Whether the tensor that the operand at `at` reads has the shape `shape`.
-    function readsShape(bytes calldata data, uint256 at, uint256[] memory shape) internal pure returns (bool) {
-        unchecked {
-            if (data.u8(at + 5) != shape.length) return false;
-            at += 10;
-            for (uint256 d = 0; d < shape.length; ++d) {
-                if (data.u32(at) != shape[d]) return false;
-                at = afterAxis(data, at);
-            }
-            return true;
-        }
-    }
-
     /// Number of words of the tensor that the operand at `at` reads.
     function wordsRead(bytes calldata data, uint256 at) internal pure returns (uint256 words) {
         unchecked {

@@ -86,7 +86,7 @@ class Header:
             is_open = may_be_open and i >= len(self.state) and kind.shape[:1] == (0,)
             _check_type(kind, kind.shape[1:] if is_open else kind.shape, f"header: value {i}")
         for i, (kind, value) in enumerate(zip(self.state, self.next, strict=True)):
-            if not 0 <= value < self.values or (value < len(types) and types[value] != kind):
+            if not 0 <= value < self.values or (value < len(types) and not types[value].fits(kind)):
                 raise ProgramError("header", f"state tensor {i} becomes value {value}, which does not fit")
         if not all(0 <= value < self.values for value in self.logs):
             raise ProgramError("header", f"logged values {self.logs} must exist")

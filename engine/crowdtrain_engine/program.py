@@ -108,6 +108,10 @@ class TensorType:
         """Number of words."""
         return math.prod(self.shape)
 
+    def fits(self, other: TensorType) -> bool:
+        """Whether a value of this type may become a state tensor of the other: same dtype, as many words."""
+        return (self.dtype, self.size) == (other.dtype, other.size)
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -133,7 +137,7 @@ class Read:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that is read."""
+        """Shape under which the value is read: any that has as many words as the value."""
         return tuple(axis.size for axis in self.axes)
 
 

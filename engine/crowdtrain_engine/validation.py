@@ -131,8 +131,7 @@ def validate_program(program: p.Program) -> None:
 
 
 def validate_links(program: p.Program) -> None:
-    """Raises ProgramError unless nests read, and the next state takes, what is there in the shape that it
-    has.
+    """Raises ProgramError unless nests read, and the next state takes, what is there, with all its words.
 
     Header and nests, each judged alone, are valid already.
     """
@@ -140,7 +139,7 @@ def validate_links(program: p.Program) -> None:
         for read in nest.reads:
             _check_read(program, read, program.first_nest + i, _where(program, i))
     for i, (kind, value) in enumerate(zip(program.state, program.next, strict=True)):
-        if program.types[value] != kind:
+        if not program.types[value].fits(kind):
             name = program.labels.state[i]
             raise ProgramError("header", f"state {name} becomes value {value}, of another type")
 
@@ -152,11 +151,12 @@ def _where(program: p.Program, nest: int) -> str:
 def _check_read(program: p.Program, read: p.Read, before: int, where: str) -> None:
     if read.value >= before:
         raise ProgramError(where, f"reads value {read.value}, which is not computed before it")
-    if read.shape != program.types[read.value].shape:
+    known = program.types[read.value]
+    if read.shape != known.shape and (0 in known.shape or math.prod(read.shape) != known.size):
         raise ProgramError(
             where,
-            f"reads value {read.value} ({program.value_name(read.value)}) as shape {read.shape}, "
-            f"it is {program.types[read.value].shape}",
+            f"reads value {read.value} ({program.value_name(read.value)}) under the shape {read.shape}, "
+            f"it has other words, or open rows: {known.shape}",
         )
 
 

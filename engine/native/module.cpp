@@ -69,7 +69,7 @@ void check_apart(const Arrays& state, const Arrays& data) {
     }
 }
 
-std::vector<WordArray> run(Plan& plan, Arrays state, const Arrays& data, int64_t steps) {
+std::vector<WordArray> run_steps(Plan& plan, Arrays state, const Arrays& data, int64_t steps, std::vector<int64_t>* spent) {
     const Program& program = plan.program();
     if (steps < 0) throw py::value_error("steps must not be negative");
     words_of(program, state, 0, program.state_count);
@@ -85,10 +85,23 @@ std::vector<WordArray> run(Plan& plan, Arrays state, const Arrays& data, int64_t
     }
     const py::gil_scoped_release release;
     for (int64_t step = 0; step < steps; ++step) {
-        plan.step(state_words, data_words, row);
+        plan.step(state_words, data_words, row, spent);
         for (size_t i = 0; i < row.size(); ++i) row[i] += program.sizes[program.logs[i]];
     }
     return rows;
+}
+
+std::vector<WordArray> run(Plan& plan, const Arrays& state, const Arrays& data, int64_t steps) {
+    return run_steps(plan, state, data, steps, nullptr);
+}
+
+// The nests that run together, and the nanoseconds that they took, group after group.
+std::vector<std::pair<std::vector<int>, int64_t>> profile(Plan& plan, const Arrays& state, const Arrays& data, int64_t steps) {
+    std::vector<int64_t> spent(plan.groups().size());
+    run_steps(plan, state, data, steps, &spent);
+    std::vector<std::pair<std::vector<int>, int64_t>> groups;
+    for (size_t g = 0; g < spent.size(); ++g) groups.emplace_back(plan.groups()[g].nests, spent[g]);
+    return groups;
 }
 
 std::vector<WordArray> values(Plan& plan, const Arrays& state, const Arrays& data) {
@@ -179,6 +192,7 @@ PYBIND11_MODULE(_native, module) {
         .def("kinds", &kinds)
         .def_property_readonly("memory", &Plan::memory)
         .def("run", &run, py::arg("state"), py::arg("data"), py::arg("steps"))
+        .def("profile", &profile, py::arg("state"), py::arg("data"), py::arg("steps"))
         .def("values", &values, py::arg("state"), py::arg("data"))
         .def("nest", &nest, py::arg("number"), py::arg("values"));
 }

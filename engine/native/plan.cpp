@@ -1,6 +1,7 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <chrono>
 
 #include "float_mode.hpp"
 
@@ -27,6 +28,24 @@ std::vector<Group> make_groups(const Program& program, const std::vector<std::un
     return groups;
 }
 
+// Adds the nanoseconds of its life to a count.
+class Stopwatch {
+public:
+    explicit Stopwatch(int64_t* count) : count_(count) {
+        if (count_) start_ = Clock::now();
+    }
+    ~Stopwatch() {
+        if (count_) *count_ += std::chrono::nanoseconds(Clock::now() - start_).count();
+    }
+    Stopwatch(const Stopwatch&) = delete;
+    Stopwatch& operator=(const Stopwatch&) = delete;
+
+private:
+    using Clock = std::chrono::steady_clock;
+    int64_t* count_;
+    Clock::time_point start_;
+};
+
 }  // namespace
 
 Plan::Plan(Program program, const Kernels& kernels, int threads)
@@ -51,7 +70,7 @@ std::vector<const char*> Plan::kinds() const {
 }
 
 void Plan::step(const std::vector<uint32_t*>& state, const std::vector<const uint32_t*>& data,
-                const std::vector<uint32_t*>& logs) {
+                const std::vector<uint32_t*>& logs, std::vector<int64_t>* spent) {
     const std::lock_guard lock(mutex_);
     const FloatMode mode;
     if (!arena_) arena_ = allocate_words(storage_.arena_words);
@@ -65,6 +84,7 @@ void Plan::step(const std::vector<uint32_t*>& state, const std::vector<const uin
         }
     }
     for (size_t g = 0; g < groups_.size(); ++g) {
+        const Stopwatch watch(spent ? &(*spent)[g] : nullptr);
         const int nest = groups_[g].nests.front();
         if (maps_[g].size() > 0) {
             maps_[g].run(values, workers_);

@@ -23,9 +23,12 @@ public:
     std::vector<const char*> kinds() const;  // of each nest's plan
     int64_t memory() const { return storage_.arena_words * 4; }  // bytes for what one nest gives another
 
-    // Runs one step: `state` goes on to the next state, and the words of log i are written to logs[i].
+    const std::vector<Group>& groups() const { return groups_; }
+
+    // Runs one step: `state` goes on to the next state, and the words of log i are written to logs[i]. The nanoseconds
+    // that each group takes are added to `spent`, if given.
     void step(const std::vector<uint32_t*>& state, const std::vector<const uint32_t*>& data,
-              const std::vector<uint32_t*>& logs);
+              const std::vector<uint32_t*>& logs, std::vector<int64_t>* spent = nullptr);
 
     // Writes the output of nest `number` to `out`; `values` are the words of the values before it.
     void nest(int number, const std::vector<const uint32_t*>& values, uint32_t* out);

@@ -11,7 +11,7 @@ constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128;
 constexpr int64_t kMaxExtent = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxFold = int64_t{1} << 26;
 constexpr int64_t kMaxValues = 1 << 16;
-constexpr int64_t kWideWords = int64_t{1} << 24, kWideFold = 1 << 16;
+constexpr int64_t kWideWords = int64_t{1} << 24, kWideFold = 1 << 14;
 constexpr int64_t kMaxReach = int64_t{1} << 62;
 
 // Takes big-endian fields and never goes beyond its bytes.
@@ -170,9 +170,8 @@ Nest decode_nest(Bytes data, const std::string& where, uint8_t& dtype) {
     return nest;
 }
 
-void add_value(Program& program, std::vector<int64_t> shape, uint8_t dtype) {
+void add_value(Program& program, const std::vector<int64_t>& shape, uint8_t dtype) {
     program.sizes.push_back(product(shape));
-    program.shapes.push_back(std::move(shape));
     program.dtypes.push_back(dtype);
 }
 
@@ -216,9 +215,9 @@ void check_reads(const Program& program, const Nest& nest, const std::string& wh
     for (const Operand& operand : nest.operands) {
         if (operand.is_index()) continue;
         if (operand.value >= program.value_count()) throw ProgramError(where, "reads a value that is not computed before it");
-        std::vector<int64_t> shape;
-        for (const Axis& axis : operand.axes) shape.push_back(axis.size);
-        if (shape != program.shapes[operand.value]) throw ProgramError(where, "reads a value in another shape than it has");
+        int64_t words = 1;
+        for (const Axis& axis : operand.axes) words *= axis.size;
+        if (words != program.sizes[operand.value]) throw ProgramError(where, "reads a value with other words than it has");
     }
 }
 
@@ -244,7 +243,7 @@ Program decode_program(Bytes header, const std::vector<Bytes>& nests) {
     }
     for (int i = 0; i < program.state_count; ++i) {
         const int value = program.next[i];
-        if (value >= program.value_count() || program.shapes[value] != program.shapes[i] ||
+        if (value >= program.value_count() || program.sizes[value] != program.sizes[i] ||
             program.dtypes[value] != program.dtypes[i]) {
             throw ProgramError("header", "state tensor " + std::to_string(i) + " becomes a value of another type");
         }

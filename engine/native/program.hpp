@@ -69,7 +69,6 @@ struct Program {
     std::vector<int> next;  // the value that becomes each state tensor
     std::vector<int> logs;
     std::vector<Nest> nests;
-    std::vector<std::vector<int64_t>> shapes;  // of every value
     std::vector<uint8_t> dtypes;               // of every value
     std::vector<int64_t> sizes;                // words of every value
 

@@ -208,7 +208,7 @@ def broken_headers() -> dict[str, bytes]:
         "open data": replace(header, data=(TensorType(DType.f32, (0,)),)),
         "next value that does not exist": replace(header, next=(4, 1)),
         "next value of another data type": replace(state(DType.i32, 4), next=(1, 1)),
-        "next value of another rank": replace(state(DType.f32, 4, 1), next=(2, 1)),
+        "next value of another rank and size": replace(state(DType.f32, 4, 2), next=(2, 1)),
         "next value of another extent": replace(state(DType.f32, 5), next=(2, 1)),
         "logged value that does not exist": replace(header, logs=(4,)),
     }

@@ -64,6 +64,15 @@ def shapes(most_words: int, max_rank: int = 4) -> st.SearchStrategy[tuple[int, .
 
 
 @st.composite
+def same_words(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Mostly this shape, sometimes another of as many words."""
+    if draw(st.integers(0, 3)):
+        return shape
+    first = draw(st.sampled_from([d for d in (1, 2, 3, 5, 8) if math.prod(shape) % d == 0]))
+    return (first, math.prod(shape) // first)
+
+
+@st.composite
 def axes(draw: st.DrawFn, size: int, extents: Sequence[int], gatherable: Sequence[int]) -> Axis:
     """An axis of a tensor dimension: often one that fits a loop, sometimes any."""
     if gatherable and draw(st.integers(0, 7)) == 0:
@@ -137,7 +146,8 @@ def nests(
             operands.append(Index(draw(st.integers(0, len(extents) - 1))))
             continue
         value = draw(st.sampled_from(range(len(shapes_before))))
-        dimensions = tuple(draw(axes(size, extents, range(number))) for size in shapes_before[value])
+        shape = draw(same_words(shapes_before[value]))
+        dimensions = tuple(draw(axes(size, extents, range(number))) for size in shape)
         operands.append(Read(value, dimensions, draw(st.sampled_from([0, NAN, 0xFF800000, 5]))))
     immediates = tuple(draw(st.lists(st.sampled_from(SPECIAL), max_size=3)))
     if not (operands or immediates or fold):

@@ -248,8 +248,8 @@ BAD_PROGRAMS: dict[str, tuple[Program, str]] = {
     "next is another state": (program(groups=(2,), state=(F32, SCALAR), next=(1, 1)), "becomes value 1"),
     "logged value is not there": (program(logs=(2,)), "logged values"),
     "a nest reads itself": (program(nests=(ITSELF,)), "not computed"),
-    "another shape is read": (program(nests=(reading(ROWS, Axis(5)),)), "as shape"),
-    "another rank is read": (program(nests=(reading(ROWS),)), "as shape"),
+    "another shape is read": (program(nests=(reading(ROWS, Axis(5)),)), "under the shape"),
+    "another rank is read": (program(nests=(reading(ROWS),)), "under the shape"),
     "a bad nest": (program(nests=(changed(init=1),)), "nest 0"),
 }  # fmt: skip
 

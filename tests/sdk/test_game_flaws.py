@@ -69,7 +69,7 @@ FLAWS: dict[str, tuple[tuple[bytes, ...], int | None]] = {
     "reads itself": (with_second(replace(AGAIN, operands=(Read(2, (ROWS, COLUMNS)),))), 1),
     "reads ahead": (with_second(replace(AGAIN, operands=(Read(99, (ROWS, COLUMNS)),))), 1),
     "reads a state in another shape": (with_second(replace(AGAIN, operands=(Read(0, (ROWS, Axis(5))),))), 1),
-    "reads a nest in another shape": (with_second(replace(AGAIN, operands=(Read(1, (COLUMNS, ROWS)),))), 1),
+    "reads a nest with other words": (with_second(replace(AGAIN, operands=(Read(1, (COLUMNS, COLUMNS)),))), 1),
     "reads a nest in another rank": (with_second(replace(AGAIN, operands=(Read(1, (ROWS,)),))), 1),
     "gathers from no words": (
         with_second(replace(AGAIN, operands=(Index(0), Read(1, (Axis(0, mode=Mode.GATHER), COLUMNS))))), 1,

@@ -150,25 +150,36 @@ def test_what_would_be_computed_again_for_each_repetition_is_stored() -> None:
     np.testing.assert_allclose(y, t.values / t.values.sum(1, keepdims=True), rtol=1e-4)
 
 
-def test_reshapes_split_loops_instead_of_copying() -> None:
+def test_reshapes_cost_nothing() -> None:
     t = Bench(2, 3, 4)
-    flat = reshape(t.x, (2, 12))
+    flat = reshape(reshape(t.x, (24,)), (2, 12))
+    program, y = t.run(t.b.sum((2,), (12,), lambda n, k: flat[n, k], "sum"))
+    assert program.labels.nests == ("sum",)
+    assert program.nests[0].reads[0].shape == (2, 12)
+    np.testing.assert_allclose(y, t.values.reshape(2, 12).sum(1), rtol=1e-5)
+
+
+def test_reshapes_of_permutations_split_loops_instead_of_copying() -> None:
+    t = Bench(2, 3, 4)
+    turned = t.b.view(t.x, (2, 4, 3), lambda n, j, i: (n, i, j))
+    flat = reshape(turned, (2, 12))
     weights = t.b.map((5, 12), lambda i, j: operation("u2f", F32, word_of(i * 12 + j)), "weights")
     program, y = t.run(
         t.b.fold((2, 5), (12,), lambda acc, n, o, k: fma(flat[n, k], weights[o, k], acc), "product")
     )
     assert program.labels.nests == ("weights", "product")
-    assert program.nests[1].fold == (3, 4)
-    np.testing.assert_allclose(y, t.values.reshape(2, 12) @ np.arange(60.0).reshape(5, 12).T, rtol=1e-5)
+    assert program.nests[1].fold == (4, 3)
+    np.testing.assert_allclose(
+        y, t.values.transpose(0, 2, 1).reshape(2, 12) @ np.arange(60.0).reshape(5, 12).T, rtol=1e-5
+    )
 
 
-def test_a_whole_dimension_is_gathered_by_a_table_of_positions() -> None:
-    t = Bench(2, 3, 4)
-    doubled = t.b.pointwise(lambda v: v * 2.0, reshape(t.x, (2, 12)), what="doubled")
-    program, y = t.run(t.b.stored(doubled))
-    assert program.nests[-1].outer == (2, 12)
+def test_what_no_split_makes_affine_is_gathered_by_a_table_of_positions() -> None:
+    t = Bench(4, 6)
+    turned = reshape(t.b.view(t.x, (6, 4), lambda i, j: (j, i)), (24,))
+    program, y = t.run(t.b.stored(t.b.view(turned, (23,), lambda i: (i + 1,))))
     assert any(axis.mode is Mode.GATHER for read in program.nests[-1].reads for axis in read.axes)
-    np.testing.assert_array_equal(y, t.values.reshape(2, 12) * 2)
+    np.testing.assert_array_equal(y, t.values.T.reshape(24)[1:])
 
 
 @given(st.sampled_from([(4, 6), (2, 3, 4), (24,), (6, 4), (3, 8), (2, 2, 6), (8, 3)]), st.data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -238,4 +239,4 @@ def test_every_read_is_of_something_that_exists() -> None:
         for operand in nest.operands:
             if isinstance(operand, Read):
                 assert operand.value < program.first_nest + number
-                assert operand.shape == program.types[operand.value].shape
+                assert math.prod(operand.shape) == program.types[operand.value].size

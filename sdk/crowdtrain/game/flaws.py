@@ -4,6 +4,7 @@ overturned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from crowdtrain_engine import merkle
 from crowdtrain_engine._codec import Reader
 from crowdtrain_engine._errors import ProgramError
 from crowdtrain_engine.header import Header
-from crowdtrain_engine.program import Nest, TensorType
+from crowdtrain_engine.program import Nest
 
 from crowdtrain.chain import Game, ProgramLeaf
 from crowdtrain.game import moves
@@ -95,11 +96,11 @@ def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
         if _reads_wrongly(header, index, nest):
             return Flaw(leaves, index)
         for read in nest.reads:
-            if read.shape != types[read.value].shape:
+            if math.prod(read.shape) != types[read.value].size:
                 return Flaw(leaves, index, read=read.value)
         types.append(nest.type)
     for tensor, value in enumerate(header.next):
-        if types[value] != header.state[tensor]:
+        if not types[value].fits(header.state[tensor]):
             return Flaw(leaves, None, tensor=tensor)
     return None
 
@@ -118,13 +119,13 @@ def is_invalid_nest(header: bytes, index: int, nest: bytes, read: int, producer:
         return True
     if _reads_wrongly(known, index, decoded):
         return True
-    shapes = {operand.shape for operand in decoded.reads if operand.value == read}
-    return bool(shapes) and shapes != {_shape(known, read, producer)}
+    words = {math.prod(operand.shape) for operand in decoded.reads if operand.value == read}
+    return bool(words) and words != {_words(known, read, producer)}
 
 
-def _shape(header: Header, value: int, producer: bytes) -> tuple[int, ...]:
+def _words(header: Header, value: int, producer: bytes) -> int:
     types = (*header.state, *header.data)
-    return types[value].shape if value < len(types) else Nest.decode(producer).outer
+    return (types[value] if value < len(types) else Nest.decode(producer).type).size
 
 
 def is_invalid_header(header: bytes, tensor: int, producer: bytes) -> bool:
@@ -136,5 +137,4 @@ def is_invalid_header(header: bytes, tensor: int, producer: bytes) -> bool:
         return True
     if tensor >= len(known.state) or known.next[tensor] < known.first_nest:
         return False
-    nest = Nest.decode(producer)
-    return TensorType(nest.dtype, nest.outer) != known.state[tensor]
+    return not Nest.decode(producer).type.fits(known.state[tensor])

@@ -38,10 +38,6 @@ class Assembly:
         tensors[name] = kind
         return len(self._states) - 1
 
-    def is_state(self, value: int) -> bool:
-        """Whether ``value`` is that of a state tensor."""
-        return value < len(self._states)
-
     def data(self, name: str, kind: TensorType) -> int:
         """Adds a data tensor."""
         if self._nests or name in self._data:
@@ -53,6 +49,11 @@ class Assembly:
         """Adds a nest; the number of its value."""
         self._nests.append((nest, label))
         return len(self._states) + len(self._data) + len(self._nests) - 1
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """Shape of a value."""
+        known = [*(kind for _, kind in self._states), *self._data.values()]
+        return known[value].shape if value < len(known) else self._nests[value - len(known)][0].outer
 
     def finish(self) -> Program:
         """The program, without nests on which neither the next state nor a log depends."""

@@ -22,10 +22,10 @@ from crowdtrain_engine.program import MAX_WIDE_FOLD, MAX_WIDE_PAGES
 from crowdtrain.lowering.assembly import Assembly
 from crowdtrain.lowering.emit import emit
 from crowdtrain.lowering.errors import LoweringError
-from crowdtrain.lowering.expr import Accumulator, Const, Expr, ReadExpr, Scalar, const, f32, fma
+from crowdtrain.lowering.expr import Accumulator, Const, Expr, Scalar, const, f32, fma
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.positions import split_loops, with_tables
-from crowdtrain.lowering.tensor import Formula, Tensor, broadcast, reshape
+from crowdtrain.lowering.tensor import Formula, Tensor, broadcast
 
 __all__ = ["LONG_SUM", "Builder"]
 
@@ -59,7 +59,11 @@ class Builder:
 
     def log(self, name: str, tensor: Tensor) -> None:
         """Reports ``tensor`` after every step."""
-        self._program.logs[name] = self.value(tensor)
+        value = self.value(tensor)
+        if self._program.shape(value) != tensor.shape:
+            copy = self.map(tensor.shape, lambda *i: tensor[i], name)
+            value = self.value(copy)
+        self._program.logs[name] = value
 
     def finish(self) -> Program:
         """The valid program, without the nests on which nothing depends.
@@ -93,14 +97,9 @@ class Builder:
         head = instead or (head if "gradient" in head else head + after)
         return f"{where}: {head}{colon}{tail}" if where else what
 
-    def map(self, shape: Sequence[int], formula: Formula, what: str, *, whole: Sequence[int] = ()) -> Tensor:
-        """One nest: ``formula`` of every position of ``shape``.
-
-        Dimensions may be split in the stored value, to keep positions affine; those in ``whole`` are not.
-        """
-        return self._nest(
-            tuple(shape), (), lambda _, *i: formula(*i), const(0), self._label(what), tuple(whole)
-        )
+    def map(self, shape: Sequence[int], formula: Formula, what: str) -> Tensor:
+        """One nest: ``formula`` of every position of ``shape``."""
+        return self._nest(tuple(shape), (), lambda _, *i: formula(*i), const(0), self._label(what))
 
     def fold(
         self, shape: Sequence[int], over: Sequence[int], step: Formula, what: str, *, init: Scalar = 0.0
@@ -109,7 +108,7 @@ class Builder:
         every index of ``over``, ascending; it starts as ``init``, an f32 number or a constant expression.
         """
         start = init if isinstance(init, Expr) else const(init)
-        return self._nest(tuple(shape), tuple(over), step, start, self._label(what), ())
+        return self._nest(tuple(shape), tuple(over), step, start, self._label(what))
 
     def sum(self, shape: Sequence[int], over: Sequence[int], term: Formula, what: str) -> Tensor:
         """Sum of ``term(*position, *index)`` (f32) over ``over``, in two nests if longer than
@@ -137,12 +136,14 @@ class Builder:
         outside = (*before, count) if count > 1 else before
 
         def partial(acc: Expr, *i: Index) -> Expr:
-            *first, r = i[: rank + dim + 1 + (count > 1)]
-            q = first.pop() if count > 1 else 0
-            return step(acc, *first, q * inner + r, *i[rank + dim + 1 + (count > 1) :])
+            ahead, at = list(i[: len(outside)]), i[len(outside) : len(outside) + rank]
+            r, *rest_of_fold = i[len(outside) + rank :]
+            q = ahead.pop() if count > 1 else 0
+            return step(acc, *at, *ahead, q * inner + r, *rest_of_fold)
 
-        parts = self.fold((*shape, *outside), (inner, *after), partial, f"{what}: partial sums")
-        total = self.fold(shape, outside, lambda acc, *i: acc + parts[i], what)
+        # what is kept comes last, where neighbours mostly are neighbours in memory too
+        parts = self.fold((*outside, *shape), (inner, *after), partial, f"{what}: partial sums")
+        total = self.fold(shape, outside, lambda acc, *i: acc + parts[(*i[rank:], *i[:rank])], what)
         if not rest:
             return total
 
@@ -197,29 +198,16 @@ class Builder:
 
     def settle(self, tensor: Tensor) -> Tensor:
         """``tensor``, stored if it takes operations to compute; a view of something stored stays a view."""
-        if tensor.is_computed:
-            self._store(tensor, ())
-        return tensor
+        return self._store(tensor) if tensor.is_computed else tensor
 
     def stored(self, tensor: Tensor) -> Tensor:
         """``tensor``, stored under its very shape."""
-        if tensor.value is None:
-            self._store(tensor, tuple(range(len(tensor.shape))))
-        return tensor
+        return self._store(tensor) if tensor.value is None else tensor
 
     def bordered(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:
         """``tensor`` so that it may be read beyond its edges in ``dims``."""
         self.settle(tensor)
         return tensor if tensor.has_edges(dims) else self.stored(tensor)
-
-    def unsplit(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:
-        """``tensor`` so that a nest that reads it need not split its loops over ``dims``."""
-        loops, _ = split_loops(tensor.shape, (), lambda *i: tensor[i])
-        return self._store(tensor, dims) if any(len(loops[d]) > 1 for d in dims) else tensor
-
-    def is_state(self, tensor: Tensor) -> bool:
-        """Whether it is a state tensor, or one with its dimensions in another order."""
-        return isinstance(tensor.element, ReadExpr) and self._program.is_state(tensor.element.value)
 
     def value(self, tensor: Tensor) -> int:
         """Number of the value that is ``tensor``."""
@@ -227,9 +215,9 @@ class Builder:
         assert value is not None
         return value
 
-    def _store(self, tensor: Tensor, whole: Sequence[int]) -> Tensor:
+    def _store(self, tensor: Tensor) -> Tensor:
         tensor.become(
-            self._nest(tensor.shape, (), lambda _, *i: tensor[i], const(0), tensor.label or self._copy, whole)
+            self._nest(tensor.shape, (), lambda _, *i: tensor[i], const(0), tensor.label or self._copy)
         )
         return tensor
 
@@ -244,22 +232,21 @@ class Builder:
         step: Formula,
         init: Expr,
         label: str,
-        whole: Sequence[int],
     ) -> Tensor:
         if not isinstance(init, Const):
             raise TypeError("a fold starts from a constant")
         start = Accumulator(init.dtype) if over else init
-        loops, expr = split_loops(shape, over, lambda *i: step(start, *i), whole)
+        loops, expr = split_loops(shape, over, lambda *i: step(start, *i))
         expr = with_tables(expr, self._table, self._tables)
         outer = [loop for parts in loops[: len(shape)] for loop in parts]
         inner = [loop for parts in loops[len(shape) :] for loop in parts]
         nest = emit(expr.dtype, outer, inner, expr, init.word if over else 0)
         value = self._program.nest(nest, label)
-        return reshape(Tensor.stored(value, nest.type), shape)
+        return Tensor.stored(value, TensorType(nest.dtype, shape))
 
     def _table(self, shape: Sequence[int], formula: Formula) -> Tensor:
         label = f"{self._copy}: positions"
-        return self._nest(tuple(shape), (), lambda _, *i: formula(*i), const(0), label, range(len(shape)))
+        return self._nest(tuple(shape), (), lambda _, *i: formula(*i), const(0), label)
 
 
 def _cut(over: Sequence[int]) -> tuple[int, int]:

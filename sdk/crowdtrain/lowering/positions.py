@@ -19,19 +19,17 @@ MakeTable = Callable[[Sequence[int], Formula], Tensor]
 """Stores the words of a formula over a shape."""
 
 
-def split_loops(
-    shape: Sequence[int], over: Sequence[int], formula: Formula, whole: Sequence[int] = ()
-) -> tuple[list[list[Loop]], Expr]:
+def split_loops(shape: Sequence[int], over: Sequence[int], formula: Formula) -> tuple[list[list[Loop]], Expr]:
     """Loops for each dimension of ``shape``, then of ``over``, most significant first, and ``formula`` of
     them.
 
-    A dimension is cut where that makes positions affine, unless it is in ``whole`` or the rank is too high.
+    A dimension is cut where that makes positions affine, unless the rank is too high.
     """
     parts = [[extent] for extent in (*shape, *over)]
     while True:
         loops = [[Loop(extent, d, p) for p, extent in enumerate(extents)] for d, extents in enumerate(parts)]
         expr = formula(*map(_joined, loops))
-        cut = next(_cuts(expr, parts, whole, len(shape)), None)
+        cut = next(_cuts(expr, parts, len(shape)), None)
         if cut is None:
             return loops, expr
         loop, inner = cut
@@ -45,7 +43,7 @@ def _joined(parts: Sequence[Loop]) -> Index:
     return index
 
 
-def _cuts(expr: Expr, parts: list[list[int]], whole: Sequence[int], rank: int) -> Iterator[tuple[Loop, int]]:
+def _cuts(expr: Expr, parts: list[list[int]], rank: int) -> Iterator[tuple[Loop, int]]:
     """Loops to cut, with the extent of the inner part."""
     full = {
         is_outer: sum(map(len, parts[:rank] if is_outer else parts[rank:])) >= MAX_RANK
@@ -60,7 +58,7 @@ def _cuts(expr: Expr, parts: list[list[int]], whole: Sequence[int], rank: int) -
             loop, coefficient = atom.inner.terms[0]
             if not isinstance(loop, Loop) or coefficient != 1 or loop.extent % atom.divisor:
                 continue
-            if loop.dim not in whole and not full[loop.dim < rank] and loop.extent > atom.divisor:
+            if not full[loop.dim < rank] and loop.extent > atom.divisor:
                 yield loop, atom.divisor
 
 

@@ -19,12 +19,6 @@ def _product(b: Builder, x: Tensor, y: Tensor, what: str) -> Tensor:
     b.settle(y)
     *batch, rows, inner = x.shape
     columns = y.shape[-1]
-    rank = len(batch)
-    # a parameter's gradient should not come out split, so what it is multiplied with is not split
-    if b.is_state(y):
-        b.unsplit(x, (rank + 1,))
-    if b.is_state(x):
-        b.unsplit(y, (rank,))
 
     def factors(*i: Index) -> tuple[Expr, Expr]:
         *at, n, m, k = i

@@ -349,7 +349,7 @@ class _Lowering:
                 continue
             parameter = self._state["parameters"][name]
             gradient = self._env[node]
-            b.unsplit(b.settle(gradient), range(len(gradient.shape)))
+            b.settle(gradient)
             with b.label(f"optimizer: {name}"):
                 slots = {slot: self._state[slot][name] for slot in self._optimizer.slots}
                 moved, new = self._optimizer.update(b, parameter, gradient, slots, counted)

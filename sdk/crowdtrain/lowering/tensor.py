@@ -49,13 +49,13 @@ class Tensor:
         self._memo: dict[tuple[Index, ...], Expr] = {}
 
     @classmethod
-    def stored(cls, value: int, kind: TensorType) -> Tensor:
-        """Value number ``value`` of the program."""
+    def stored(cls, value: int, kind: TensorType, label: str = "") -> Tensor:
+        """Value number ``value`` of the program, under the shape of ``kind``."""
 
         def formula(*indices: Index) -> Expr:
             return ReadExpr(kind.dtype, value, kind.shape, indices)
 
-        return cls(kind.dtype, kind.shape, formula, value=value)
+        return cls(kind.dtype, kind.shape, formula, label=label, value=value)
 
     @property
     def type(self) -> TensorType:
@@ -216,6 +216,8 @@ def reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same elements in row-major order under another shape: another way to compute positions."""
     if shape == tensor.shape:
         return tensor
+    if tensor.value is not None:  # a value may be read under any shape
+        return Tensor.stored(tensor.value, TensorType(tensor.dtype, shape), tensor.label)
     strides = [math.prod(tensor.shape[d + 1 :]) for d in range(len(tensor.shape))]
 
     def formula(*indices: Index) -> Expr:
