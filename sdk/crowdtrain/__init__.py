@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     from crowdtrain._training import LoweredProgram, load_into
     from crowdtrain.bundle import load_bundle, save_bundle
     from crowdtrain.client import Client, JobHandle, NotReadyError, Quote
-    from crowdtrain.lowering import DataDependent, UnsupportedModel, UnsupportedOperation, lower
+    from crowdtrain.lowering import (
+        DataDependent,
+        InvalidOption,
+        UnsupportedModel,
+        UnsupportedOperation,
+        lower,
+    )
     from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
 
 _MODULES = {
@@ -50,7 +56,7 @@ _MODULES = {
     "crowdtrain._training": ("LoweredProgram", "load_into"),
     "crowdtrain.bundle": ("load_bundle", "save_bundle"),
     "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
-    "crowdtrain.lowering": ("DataDependent", "UnsupportedModel", "UnsupportedOperation", "lower"),
+    "crowdtrain.lowering": ("DataDependent", "InvalidOption", "UnsupportedModel", "UnsupportedOperation", "lower"),
     "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
     "crowdtrain_engine": (
         "BackendError", "DataError", "Dataset", "EngineError", "Program", "ProgramError", "State", "execute",
@@ -74,6 +80,7 @@ __all__ = [
     "EngineError",
     "FakeStore",
     "HttpStore",
+    "InvalidOption",
     "IpfsStore",
     "JobHandle",
     "LocalStore",

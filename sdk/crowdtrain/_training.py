@@ -27,22 +27,23 @@ class LoweredProgram(Program):
         return State(self.initial)
 
 
-def load_into(model: torch.nn.Module, state: State) -> None:
+def load_into(model: torch.nn.Module, state: State, *, parameters: str = "parameters") -> None:
     """Copies the groups ``parameters`` and ``buffers`` of ``state`` into ``model``, in place.
 
+    ``parameters`` names a group that goes before the parameters of the same names: ``"average"``, for one.
     Raises DataError, and changes nothing, unless names, shapes and types are those of the model (buffers of
     64-bit integers or booleans come back from 32-bit ones).
     """
     import torch
 
-    if "parameters" not in state:
-        raise DataError(f"the state has no group of parameters, it has {', '.join(state)}")
+    for group in ("parameters", parameters):
+        if group not in state:
+            raise DataError(f"the state has no group {group!r}, it has {', '.join(state)}")
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for group, own in (
-        ("parameters", dict(model.named_parameters())),
-        ("buffers", dict(model.named_buffers())),
+    for group, own, given in (
+        ("parameters", dict(model.named_parameters()), {**state["parameters"], **state[parameters]}),
+        ("buffers", dict(model.named_buffers()), state.get("buffers", {})),
     ):
-        given = state.get(group, {})
         if set(given) != set(own):
             missing, unknown = sorted(set(own) - set(given)), sorted(set(given) - set(own))
             raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import crowdtrain.optim as ours
 import numpy as np
@@ -34,64 +33,6 @@ class ConvNet(nn.Module):
         x = F.avg_pool2d(F.relu(self.bn2(self.conv2(x))), 1)
         result: torch.Tensor = self.head(x.flatten(1))
         return result
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
-
-
-OPTIMIZERS: dict[str, tuple[ours.Optimizer, Callable[[Any], torch.optim.Optimizer]]] = {
-    "sgd": (ours.SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
-    "momentum": (
-        ours.SGD(lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-2),
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-2),
-    ),
-    "nesterov": (
-        ours.SGD(lr=0.05, momentum=0.9, nesterov=True),
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
-    ),
-    "adam": (
-        ours.Adam(lr=1e-2, weight_decay=1e-2),
-        lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=1e-2),
-    ),
-    "amsgrad": (ours.Adam(lr=1e-2, amsgrad=True), lambda p: torch.optim.Adam(p, lr=1e-2, amsgrad=True)),
-    "adamw": (
-        ours.AdamW(lr=1e-2, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1),
-        lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_mlp_follows_each_optimizer(name: str) -> None:
-    torch.manual_seed(1)
-    optimizer, eager = OPTIMIZERS[name]
-    inputs, targets = floats(40, 6), integers(40, below=3)
-    model = mlp()
-    _, state, losses, expected = train_both(
-        model, F.cross_entropy, optimizer, eager, inputs, targets, steps=100, batch=8
-    )
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    for key, parameter in model.named_parameters():
-        np.testing.assert_allclose(state["parameters"][key], parameter.detach().numpy(), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("maximize", [True, False])
-@pytest.mark.parametrize("kind", [ours.SGD, ours.Adam, ours.AdamW])
-def test_maximizing(kind: Any, maximize: bool) -> None:
-    torch.manual_seed(1)
-    eager = getattr(torch.optim, kind.__name__)
-    _, _, losses, expected = train_both(
-        nn.Linear(6, 2),
-        lambda o, y: -F.mse_loss(o, y) if maximize else F.mse_loss(o, y),
-        kind(lr=0.01, weight_decay=0.1, maximize=maximize),
-        lambda p: eager(p, lr=0.01, weight_decay=0.1, maximize=maximize),
-        floats(20, 6),
-        floats(20, 2, seed=1),
-        steps=20,
-        batch=5,
-    )
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 def test_convolutional_network_with_batch_norm() -> None:

@@ -94,5 +94,16 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(name: str) -> 
 
 
 def test_a_state_without_parameters_is_refused() -> None:
-    with pytest.raises(DataError, match="no group of parameters"):
+    with pytest.raises(DataError, match="no group 'parameters'"):
         load_into(Model(), State({"counters": {"step": np.uint32(0)}}))
+
+
+def test_averaged_weights_go_before_parameters() -> None:
+    model = Model()
+    state = state_of(model)
+    average = {"linear.weight": np.full((3, 3), 7, np.float32)}
+    load_into(model, State({**state, "average": average}), parameters="average")
+    assert (model.linear.weight == 7).all()
+    np.testing.assert_array_equal(model.linear.bias.detach().numpy(), state["parameters"]["linear.bias"])
+    with pytest.raises(DataError, match="no group 'average'"):
+        load_into(model, state, parameters="average")

@@ -11,12 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.errors import DataDependent, LoweringError, UnsupportedModel, UnsupportedOperation
+from crowdtrain.lowering.errors import (
+    DataDependent,
+    InvalidOption,
+    LoweringError,
+    UnsupportedModel,
+    UnsupportedOperation,
+)
 
 if TYPE_CHECKING:
     from crowdtrain.lowering.step import lower
 
-__all__ = ["Builder", "DataDependent", "LoweringError", "UnsupportedModel", "UnsupportedOperation", "lower"]
+__all__ = [
+    "Builder",
+    "DataDependent",
+    "InvalidOption",
+    "LoweringError",
+    "UnsupportedModel",
+    "UnsupportedOperation",
+    "lower",
+]
 
 
 def __getattr__(name: str) -> Any:

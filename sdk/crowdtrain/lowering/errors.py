@@ -1,6 +1,7 @@
 """What lowering raises.
 
 LoweringError
+├── InvalidOption          an argument of ``lower`` that makes no sense, alone or for this model
 ├── UnsupportedModel       parameters, buffers, examples or a loss that no program can hold
 ├── UnsupportedOperation   an operation that has no lowering: ``operation``, ``module``, ``source``, ``hint``
 └── DataDependent          Python code that needs a tensor's values while the model is traced
@@ -13,7 +14,14 @@ from dataclasses import dataclass
 
 from crowdtrain._errors import LoweringError
 
-__all__ = ["DataDependent", "LoweringError", "Place", "UnsupportedModel", "UnsupportedOperation"]
+__all__ = [
+    "DataDependent",
+    "InvalidOption",
+    "LoweringError",
+    "Place",
+    "UnsupportedModel",
+    "UnsupportedOperation",
+]
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,10 @@ class Place:
     def __str__(self) -> str:
         text = f"module {self.module!r}" if self.module else "the model itself"
         return f"{text}, {self.source}" if self.source else text
+
+
+class InvalidOption(LoweringError, ValueError):
+    """An argument that makes no sense, alone or for this model."""
 
 
 class UnsupportedModel(LoweringError, ValueError):

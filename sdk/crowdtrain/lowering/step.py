@@ -30,7 +30,8 @@ from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.table import HINTS, TABLE, CannotLower
 from crowdtrain.lowering.tensor import Tensor, reshape
 from crowdtrain.lowering.trace import Trace, place_of, trace
-from crowdtrain.optim import Optimizer
+from crowdtrain.lowering.update import Optimizers, UpdateOptions, UpdatePart
+from crowdtrain.optim import EMA
 
 __all__ = ["ROWS", "lower"]
 
@@ -52,8 +53,12 @@ def lower(
     model: torch.nn.Module,
     loss: Callable[[Any, Any], torch.Tensor],
     *,
-    optimizer: Optimizer,
+    optimizer: Optimizers,
     example: tuple[Any, Any],
+    clip_grad_norm: float | None = None,
+    clip_grad_value: float | None = None,
+    accumulate: int = 1,
+    average: EMA | None = None,
 ) -> LoweredProgram:
     """The program of one training step of ``model``, as it is now: its mode, weights, frozen parameters.
 
@@ -61,16 +66,28 @@ def lower(
     step takes it, tensors or arrays or tuples of them, whose first dimension is the batch; only shapes and
     types matter. A tuple of inputs becomes the model's positional arguments.
 
-    State: groups ``parameters``, ``buffers`` (if any), one for each of the optimizer's slots, ``counters``
-    (``step``, ``loss`` of the last step, the optimizer's own) and ``constants`` (tensors that the code holds,
-    if any). 64-bit integers become 32-bit ones, booleans u32. Log: ``loss``. Data: ``inputs``, ``targets``
-    (``inputs.0`` and so on where there are several) and ``order``, [steps, batch]: step t reads the samples
-    ``order[t]``. The program is open in the number of samples and steps; a step beyond the rows of ``order``
-    would read words 0, so executing code refuses it.
+    ``optimizer`` is one for all parameters, or a list of ``(selector, optimizer)``: the first whose selector fits
+    takes a parameter. A selector is a name with wildcards, a function of name and parameter, or several of them::
 
-    Raises UnsupportedOperation for an operation that has no lowering, DataDependent for Python control flow
-    on tensor values, UnsupportedModel for parameters, examples or a loss that no program can hold.
+        [(("*.bias", "*norm*"), AdamW(weight_decay=0)), ("*", AdamW(weight_decay=0.1))]
+
+    With ``accumulate=k`` a step is a micro-batch: gradients add up, each divided by k, and every k-th step updates.
+    ``clip_grad_value`` then bounds each element, ``clip_grad_norm`` the norm of all gradients together (as those
+    functions of ``torch.nn.utils``, in this order). ``average`` keeps an average of the weights.
+
+    State: groups ``parameters``, ``buffers`` (if any), one for each of the optimizers' slots, ``gradients`` (if they
+    accumulate), ``average`` (if there is one), ``counters`` (``step``, ``loss`` of the last step, the optimizers'
+    own, numbered where there are several optimizers) and ``constants`` (tensors that the code holds, if any).
+    64-bit integers become 32-bit ones, booleans u32. Log: ``loss``. Data: ``inputs``, ``targets`` (``inputs.0`` and so
+    on where there are several) and ``order``, [steps, batch]: step t reads the samples ``order[t]``. The program is
+    open in the number of samples and steps; a step beyond the rows of ``order`` would read words 0, so executing code
+    refuses it.
+
+    Raises InvalidOption for options that make no sense, UnsupportedOperation for an operation that has no lowering,
+    DataDependent for Python control flow on tensor values, UnsupportedModel for parameters, examples or a loss that
+    no program can hold.
     """
+    options = UpdateOptions(optimizer, clip_grad_norm, clip_grad_value, accumulate, average)
     named = dict(model.named_parameters())
     parameters = {name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in named.items()}
     for name, p in named.items():
@@ -85,9 +102,10 @@ def lower(
         raise UnsupportedModel(
             f"inputs and targets need one first dimension, the batch; the example has {shapes}"
         )
+    update = UpdatePart(options, {name: p for name, p in named.items() if p.requires_grad})
     shaped = targets if isinstance(example[1], tuple | list) else targets[0]
     traced = trace(model, loss, parameters, buffers, inputs, shaped)
-    return _Lowering(traced, optimizer, parameters, buffers).program(
+    return _Lowering(traced, update, parameters, buffers).program(
         _named(inputs, "inputs"), _named(targets, "targets")
     )
 
@@ -140,13 +158,13 @@ class _Lowering:
     def __init__(
         self,
         traced: Trace,
-        optimizer: Optimizer,
+        update: UpdatePart,
         parameters: Mapping[str, torch.Tensor],
         buffers: Mapping[str, torch.Tensor],
     ) -> None:
         self._b = Builder()
         self._trace = traced
-        self._optimizer = optimizer
+        self._update = update
         self._parameters = parameters
         self._buffers = buffers
         self._initial: dict[str, dict[str, Array]] = {}
@@ -178,7 +196,12 @@ class _Lowering:
         loss = b.stored(reshape(self._env[self._loss], ()))
         b.next(counters["loss"], loss)
         b.log("loss", loss)
-        self._update()
+        with b.label("counters"):
+            b.next(counters["step"], b.pointwise(lambda s: s + 1, counters["step"], what="step"))
+        gradients = zip(self._trace.trained, self._gradients, strict=True)
+        self._update.build(
+            b, self._state, {name: self._env[node] for name, node in gradients if node is not None}
+        )
         finished = b.finish()
         return LoweredProgram(
             finished.groups,
@@ -197,13 +220,14 @@ class _Lowering:
             self._add("parameters", name, _type(tensor), _array(name, tensor))
         for name, tensor in self._buffers.items():
             self._add("buffers", name, _type(tensor), _array(name, tensor))
-        for slot in self._optimizer.slots:
-            for name, gradient in zip(self._trace.trained, self._gradients, strict=True):
-                if gradient is not None:
-                    self._add(slot, name, _type(self._parameters[name]))
+        gradients = zip(self._trace.trained, self._gradients, strict=True)
+        moved = {name: tuple(self._parameters[name].shape) for name, node in gradients if node is not None}
+        for group, name, kind, initial in self._update.groups(moved):
+            fill = self._initial["parameters"][name] if initial is None else np.float32(initial)
+            self._add(group, name, kind, np.broadcast_to(fill, kind.shape).copy())
         self._add("counters", "step", TensorType(DType.u32, ()))
-        for name in ("loss", *self._optimizer.counters):
-            self._add("counters", name, TensorType(DType.f32, ()))
+        for name, initial in {"loss": 0.0, **self._update.counters}.items():
+            self._add("counters", name, TensorType(DType.f32, ()), np.asarray(initial, np.float32))
         for node in {node.target: node for node in self._constants}.values():
             tensor = getattr(self._trace.graph, str(node.target))
             if tensor.dtype not in _DTYPES:
@@ -334,28 +358,6 @@ class _Lowering:
                     roles[node] = f"{name.rpartition('.')[2]} gradient"
                     todo += node.args if _base(node) == "aten.add" else ()  # used twice: both parts are of it
         return roles
-
-    def _update(self) -> None:
-        """The optimizer's nests: counters, then each parameter with its slots."""
-        b, counters = self._b, self._state["counters"]
-        with b.label("counters"):
-            b.next(counters["step"], b.pointwise(lambda s: s + 1, counters["step"], what="step"))
-        with b.label("optimizer"):
-            counted = self._optimizer.count(b, counters)
-        for name in self._optimizer.counters:
-            b.next(counters[name], counted[name])
-        for name, node in zip(self._trace.trained, self._gradients, strict=True):
-            if node is None:
-                continue
-            parameter = self._state["parameters"][name]
-            gradient = self._env[node]
-            b.settle(gradient)
-            with b.label(f"optimizer: {name}"):
-                slots = {slot: self._state[slot][name] for slot in self._optimizer.slots}
-                moved, new = self._optimizer.update(b, parameter, gradient, slots, counted)
-                b.next(parameter, moved)
-            for slot, tensor in new.items():
-                b.next(slots[slot], tensor)
 
 
 def _base(node: Node) -> str:
