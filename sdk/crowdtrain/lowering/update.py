@@ -118,7 +118,8 @@ def _list(names: Mapping[str, object], most: int = 5) -> str:
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-State = Mapping[str, Mapping[str, Tensor]]
+Tensors = Mapping[str, Tensor]
+State = Mapping[str, Tensors]
 
 
 class UpdatePart:
@@ -168,11 +169,16 @@ class UpdatePart:
     def _counter(self, number: int, name: str) -> str:
         return name if len(self._rules) == 1 else f"{name}.{number}"
 
-    def build(self, b: Builder, state: State, gradients: Mapping[str, Tensor]) -> None:
-        """The nests that bring parameters, slots, counters and averages up to date."""
+    def build(self, b: Builder, state: State, gradients: Tensors) -> None:
+        """The nests that bring parameters, slots, counters and averages up to date.
+
+        What concerns one parameter is elementwise and comes together, so that it can be done in one pass.
+        """
         counters = state["counters"]
         step, chosen = self._updates(b, counters["step"])
-        gradients = self._prepared(b, state, gradients, chosen)
+        gradients = {name: b.settle(gradient) for name, gradient in gradients.items()}
+        prepare = self._preparation(b, state.get(GRADIENTS, {}), gradients, chosen)
+        average = self._averaging(b, state.get(AVERAGE, {}), step)
         rates: dict[Schedule, Tensor] = {}
         for number, (optimizer, names) in enumerate(self._rules):
             with b.label("optimizer"):
@@ -182,16 +188,12 @@ class UpdatePart:
                 numbers = optimizer.count(counting)
             for name, tensor in counting.new.items():
                 b.next(mine[name], tensor)
-            for name in names:
-                if name not in gradients:
-                    continue
+            for name in (name for name in names if name in gradients):
                 slots = {slot: state[slot][name] for slot in self._slots[name]}
-                parameter = state["parameters"][name]
-                update = Update(counting, parameter, gradients[name], slots, numbers)
                 with b.label(f"optimizer: {name}"):
+                    update = Update(counting, state["parameters"][name], prepare(name), slots, numbers)
                     optimizer.update(update)
-                    if self._options.average:
-                        self._average(b, self._options.average, state[AVERAGE][name], update)
+                    average(name, update)
                 for slot, tensor in update.new.items():
                     b.next(update.state[slot], tensor)
 
@@ -207,42 +209,59 @@ class UpdatePart:
             )
             return updates, b.settle(chosen)
 
-    def _prepared(
-        self, b: Builder, state: State, gradients: Mapping[str, Tensor], chosen: Tensor | None
-    ) -> Mapping[str, Tensor]:
-        """Gradients after accumulation and clipping, ready to be read by every nest of an update."""
-        options, prepared = self._options, {}
-        for name, gradient in gradients.items():
-            prepared[name] = b.settle(gradient)
+    def _preparation(
+        self, b: Builder, sums: Tensors, gradients: Tensors, chosen: Tensor | None
+    ) -> Callable[[str], Tensor]:
+        """From a parameter's name to its gradient, accumulated and clipped. What all gradients decide comes first."""
+        bound, most = self._options.clip_grad_value, self._options.clip_grad_norm
+
+        def total(name: str) -> Tensor:
+            gradient = gradients[name]
             if chosen is not None:
-                with b.label(f"accumulation: {name}"):
-                    prepared[name] = self._accumulated(b, state[GRADIENTS][name], gradient, chosen)
-        if options.clip_grad_value is not None:
-            bound = options.clip_grad_value
-            prepared = {
-                name: b.pointwise(lambda g: maximum(minimum(g, bound), -bound), g, what="clipped gradient")
-                for name, g in prepared.items()
-            }
-        if options.clip_grad_norm is not None:
-            with b.label("clipping"):
-                scale = _norm_scale(b, prepared, options.clip_grad_norm)
-            prepared = {
-                name: b.pointwise(lambda g, s: g * s, g, scale, what="clipped gradient")
-                for name, g in prepared.items()
-            }
-        return prepared
+                gradient = self._accumulated(b, sums[name], gradient, chosen)
+            if bound is None:
+                return gradient
+            return b.stored(
+                b.pointwise(lambda g: maximum(minimum(g, bound), -bound), gradient, what="clipped gradient")
+            )
+
+        if most is None:
+            return total
+        totals = {}
+        for name in gradients:
+            with b.label(f"gradient: {name}"):
+                totals[name] = total(name)
+        with b.label("clipping"):
+            scale = _norm_scale(b, totals, most)
+        return lambda name: b.stored(
+            b.pointwise(lambda g, s: g * s, totals[name], scale, what="clipped gradient")
+        )
 
     def _accumulated(self, b: Builder, before: Tensor, gradient: Tensor, chosen: Tensor) -> Tensor:
         share = 1.0 / self._options.accumulate
         total = b.stored(b.pointwise(lambda a, g: fma(g, share, a), before, gradient, what="sum"))
-        b.next(before, b.stored(b.pointwise(lambda t, c: select(c, 0.0, t), total, chosen, what="next sum")))
+        following = b.pointwise(lambda t, c: select(c, 0.0, t), total, chosen, what="next sum")
+        b.next(before, b.stored(following))
         return total
 
-    def _average(self, b: Builder, average: EMA, before: Tensor, update: Update) -> None:
-        def move(a: Expr, p: Expr, step: Expr) -> Expr:
-            return select(eq(step, 0), p, fma(p - a, 1.0 - average.decay, a))
+    def _averaging(self, b: Builder, averages: Tensors, step: Tensor) -> Callable[[str, Update], None]:
+        """What keeps the average of a parameter whose update is done."""
+        average = self._options.average
+        if average is None:
+            return lambda name, update: None
+        rest = 1.0 - average.decay
+        with b.label("average"):
+            weight = b.settle(
+                b.pointwise(lambda s: select(eq(s, 0), 1.0, rest), step, what="weight of the parameters")
+            )
 
-        b.next(before, update.kept(before, move, update.new["parameter"], update.step, what="average"))
+        def move(name: str, update: Update) -> None:
+            mean, parameter = averages[name], update.new["parameter"]
+            b.next(
+                mean, update.kept(mean, lambda a, p, w: fma(p - a, w, a), parameter, weight, what="average")
+            )
+
+        return move
 
 
 def _rate(b: Builder, lr: float | Schedule, step: Tensor, known: dict[Schedule, Tensor]) -> Tensor:
@@ -254,9 +273,9 @@ def _rate(b: Builder, lr: float | Schedule, step: Tensor, known: dict[Schedule, 
     return known[lr]
 
 
-def _norm_scale(b: Builder, gradients: Mapping[str, Tensor], most: float) -> Tensor:
+def _norm_scale(b: Builder, gradients: Tensors, most: float) -> Tensor:
     """What every gradient is multiplied with, so that their common norm is at most ``most``."""
-    sums = [sum_of_squares(b, b.settle(g), f"norm of {name}") for name, g in gradients.items()]
+    sums = [sum_of_squares(b, g, f"norm of {name}") for name, g in gradients.items()]
     while len(sums) > 1:
         parts = [sums[i : i + _SUM] for i in range(0, len(sums), _SUM)]
         sums = [b.stored(b.pointwise(_added, *part, what="sum of squares")) for part in parts]

@@ -78,7 +78,7 @@ class Adam(_Moments):
     def count(self, now: Counting) -> dict[str, Tensor]:
         first, second = self._corrections(now)
         return {
-            "step_size": now.number("step size", lambda lr, c: lr / c, now.lr, first),
+            "step_size": now.number("step size", lambda r, c: r / c, now.descent, first),
             "scale": now.number("scale of the second moment", lambda c: 1.0 / sqrt(c), second),
             "shrink": self._shrinkage(now, self._decouples),
         }
@@ -89,7 +89,7 @@ class Adam(_Moments):
             v = now.keep("max_second_moment", maximum, v, what="greatest second moment")
 
         def move(p: Expr, m: Expr, v: Expr, step_size: Expr, scale: Expr, shrink: Expr) -> Expr:
-            return p * shrink - step_size * m / fma(sqrt(v), scale, self.eps)
+            return fma(p, shrink, step_size * m / fma(sqrt(v), scale, self.eps))
 
         now.move(move, m, v, *(now.numbers[name] for name in ("step_size", "scale", "shrink")))
 
@@ -136,7 +136,7 @@ class Adamax(Optimizer):
     def count(self, now: Counting) -> dict[str, Tensor]:
         beta = self.betas[0]
         correction = now.keep("bias_correction1", lambda c: fma(c, beta, 1.0 - beta))
-        return {"step_size": now.number("step size", lambda lr, c: lr / c, now.lr, correction)}
+        return {"step_size": now.number("step size", lambda r, c: r / c, now.descent, correction)}
 
     def update(self, now: Update) -> None:
         beta1, beta2 = self.betas
@@ -156,7 +156,7 @@ class Adamax(Optimizer):
             now.parameter,
             now.gradient,
         )
-        now.move(lambda p, m, u, size: p - size * m / u, m, u, now.numbers["step_size"])
+        now.move(lambda p, m, u, size: fma(m / u, size, p), m, u, now.numbers["step_size"])
 
 
 @dataclass(frozen=True)
@@ -189,10 +189,14 @@ class NAdam(_Moments):
         mu, following = momentum(1), momentum(2)
         product = now.keep("momentum_product", lambda p, mu: p * mu, mu)
         of_gradient = now.number(
-            "step size of the gradient", lambda lr, mu, p: lr * (1.0 - mu) / (1.0 - p), now.lr, mu, product
+            "step size of the gradient", lambda r, mu, p: r * (1.0 - mu) / (1.0 - p), now.descent, mu, product
         )
         of_moment = now.number(
-            "step size of the moment", lambda lr, mu, p: lr * mu / (1.0 - p * mu), now.lr, following, product
+            "step size of the moment",
+            lambda r, mu, p: r * mu / (1.0 - p * mu),
+            now.descent,
+            following,
+            product,
         )
         return {
             "gradient_size": of_gradient,
@@ -210,7 +214,7 @@ class NAdam(_Moments):
             p: Expr, g: Expr, m: Expr, v: Expr, size_g: Expr, size_m: Expr, scale: Expr, shrink: Expr
         ) -> Expr:
             direction = fma(size_m, m, size_g * decayed(decay, self.maximize, p, g))
-            return p * shrink - direction / fma(sqrt(v), scale, self.eps)
+            return fma(p, shrink, direction / fma(sqrt(v), scale, self.eps))
 
         now.move(move, now.gradient, m, v, *numbers)
 
@@ -255,8 +259,9 @@ class RAdam(_Moments):
             second,
         )
         return {
-            "step_size": now.number("step size", lambda lr, c, a: lr / c * a, now.lr, first, adaptive),
-            "adapts": adapts,
+            "step_size": now.number("step size", lambda r, c, a: r / c * a, now.descent, first, adaptive),
+            "scale": now.number("scale of the second moment", lambda a: select(a, 1.0, 0.0), adapts),
+            "rest": now.number("what is added to it", lambda a: select(a, self.eps, 1.0), adapts),
             "shrink": self._shrinkage(now, self.decoupled_weight_decay),
         }
 
@@ -264,7 +269,7 @@ class RAdam(_Moments):
         decay = 0.0 if self.decoupled_weight_decay else self.weight_decay
         m, v = self._moments(now, decay, self.maximize)
 
-        def move(p: Expr, m: Expr, v: Expr, step_size: Expr, adapts: Expr, shrink: Expr) -> Expr:
-            return p * shrink - step_size * m / select(adapts, sqrt(v) + self.eps, 1.0)
+        def move(p: Expr, m: Expr, v: Expr, step_size: Expr, scale: Expr, rest: Expr, shrink: Expr) -> Expr:
+            return fma(p, shrink, step_size * m / fma(sqrt(v), scale, rest))
 
-        now.move(move, m, v, *(now.numbers[name] for name in ("step_size", "adapts", "shrink")))
+        now.move(move, m, v, *(now.numbers[name] for name in ("step_size", "scale", "rest", "shrink")))

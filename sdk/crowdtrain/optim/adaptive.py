@@ -42,6 +42,9 @@ class RMSprop(Optimizer):
         )
         return {name: Slot(shape) for name in names}
 
+    def count(self, now: Counting) -> dict[str, Tensor]:
+        return {"descent": now.descent}
+
     def update(self, now: Update) -> None:
         def direction(p: Expr, g: Expr) -> Expr:
             return decayed(self.weight_decay, self.maximize, p, g)
@@ -62,10 +65,10 @@ class RMSprop(Optimizer):
             return direction(p, g) / (sqrt(variance) + self.eps)
 
         if not self.momentum:
-            now.move(lambda p, g, lr, *a: p - lr * scaled(p, g, *a), g, now.lr, *averages)
+            now.move(lambda p, g, r, *a: fma(scaled(p, g, *a), r, p), g, now.numbers["descent"], *averages)
             return
         moved = now.keep("momentum", lambda m, *v: fma(m, self.momentum, scaled(*v)), p, g, *averages)
-        now.move(lambda p, m, lr: p - lr * m, moved, now.lr)
+        now.move(lambda p, m, r: fma(m, r, p), moved, now.numbers["descent"])
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,12 @@ class Adagrad(Optimizer):
 
     def count(self, now: Counting) -> dict[str, Tensor]:
         if not self.lr_decay:
-            return {"step_size": now.lr}
+            return {"step_size": now.descent}
 
-        def size(lr: Expr, step: Expr) -> Expr:
-            return lr / fma(convert(step, f32), self.lr_decay, 1.0)
+        def size(descent: Expr, step: Expr) -> Expr:
+            return descent / fma(convert(step, f32), self.lr_decay, 1.0)
 
-        return {"step_size": now.number("step size", size, now.lr, now.step)}
+        return {"step_size": now.number("step size", size, now.descent, now.step)}
 
     def update(self, now: Update) -> None:
         def direction(p: Expr, g: Expr) -> Expr:
@@ -103,7 +106,7 @@ class Adagrad(Optimizer):
             return fma(g, g, s)
 
         def move(p: Expr, g: Expr, s: Expr, size: Expr) -> Expr:
-            return p - size * direction(p, g) / (sqrt(s) + self.eps)
+            return fma(direction(p, g) / (sqrt(s) + self.eps), size, p)
 
         total = now.keep("square_sum", add, now.parameter, now.gradient)
         now.move(move, now.gradient, total, now.numbers["step_size"])
@@ -130,6 +133,9 @@ class Adadelta(Optimizer):
     def slots(self, shape: tuple[int, ...]) -> dict[str, Slot]:
         return {"square_average": Slot(shape), "move_average": Slot(shape)}
 
+    def count(self, now: Counting) -> dict[str, Tensor]:
+        return {"descent": now.descent}
+
     def update(self, now: Update) -> None:
         def direction(p: Expr, g: Expr) -> Expr:
             return decayed(self.weight_decay, self.maximize, p, g)
@@ -144,7 +150,7 @@ class Adadelta(Optimizer):
         squares = now.keep("square_average", lambda s, p, g: mean(s, direction(p, g)), p, g)
         delta = now.b.stored(now.b.pointwise(step, p, g, squares, now.state["move_average"], what="move"))
         now.keep("move_average", mean, delta)
-        now.move(lambda p, d, lr: p - lr * d, delta, now.lr)
+        now.move(lambda p, d, r: fma(d, r, p), delta, now.numbers["descent"])
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ class Adafactor(Optimizer):
             "weight": now.number("weight of the new", weight, now.step),
             "relative": now.number(
                 "relative step",
-                lambda lr, step: minimum(lr, 1.0 / sqrt(convert(step + 1, f32))),
+                lambda lr, step: -minimum(lr, 1.0 / sqrt(convert(step + 1, f32))),
                 now.lr,
                 now.step,
             ),
@@ -202,7 +208,7 @@ class Adafactor(Optimizer):
         variance = self._factored(now, least) if len(p.shape) > 1 else self._whole(now)
 
         def scale(g: Expr, *v: Expr) -> Expr:
-            estimate = v[0] * v[1] / v[2] if len(v) == 3 else v[0]
+            estimate = v[0] * v[1] if len(v) == 2 else v[0]
             g = -g if self.maximize else g
             return g / sqrt(maximum(estimate, least * least))
 
@@ -217,7 +223,7 @@ class Adafactor(Optimizer):
             sum_of_squares(b, direction, "size of the move"),
         )
         step = now.number("step size", size, *sizes, now.numbers["relative"])
-        now.move(lambda p, u, a, shrink: p * shrink - a * u, direction, step, now.numbers["shrink"])
+        now.move(lambda p, u, a, shrink: fma(p, shrink, a * u), direction, step, now.numbers["shrink"])
 
     def _whole(self, now: Update) -> tuple[Tensor, ...]:
         def mean(v: Expr, g: Expr, weight: Expr) -> Expr:
@@ -226,7 +232,7 @@ class Adafactor(Optimizer):
         return (now.keep("variance", mean, now.gradient, now.numbers["weight"]),)
 
     def _factored(self, now: Update, least: float) -> tuple[Tensor, ...]:
-        """Rows, columns, and the mean of the rows, at least ``least``."""
+        """Rows, divided by their mean (at least ``least``), and columns: their product is the second moment."""
         g, weight = now.gradient, now.numbers["weight"]
         rows, columns = now.state["row_variance"].shape, now.state["column_variance"].shape
 
@@ -250,8 +256,9 @@ class Adafactor(Optimizer):
             square_sum(columns, -2, "columns"),
             weight,
         )
-        average = _mean_row(now.b, row, least)
-        return row, column, average
+        mean_row = _mean_row(now.b, row, least)
+        share = now.b.stored(now.b.pointwise(lambda r, m: r / m, row, mean_row, what="shares of the rows"))
+        return share, column
 
 
 def _mean_row(b: Builder, row: Tensor, least: float) -> Tensor:

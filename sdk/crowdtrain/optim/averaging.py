@@ -12,7 +12,7 @@ class EMA:
     """Exponential moving average of the trained parameters, in the state's group ``average``.
 
     As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(decay)``: after the first update the
-    average is the parameter, after each further one decay · average + (1 - decay) · parameter.
+    average is the parameter (to a rounding), after each further one decay · average + (1 - decay) · parameter.
     Raises ValueError unless ``decay`` lies from 0 to 1.
     """
 

@@ -38,7 +38,8 @@ class SGD(Optimizer):
         return {"momentum": Slot(shape)} if self.momentum else {}
 
     def count(self, now: Counting) -> dict[str, Tensor]:
-        return {"descent": now.number("descent", lambda lr: -lr, now.lr)}
+        first = now.number("whether it is the first", lambda step: eq(step, 0), now.step)
+        return {"descent": now.descent, "first": first}
 
     def update(self, now: Update) -> None:
         descent = now.numbers["descent"]
@@ -50,14 +51,14 @@ class SGD(Optimizer):
             now.move(lambda p, g, r: fma(direction(p, g), r, p), now.gradient, descent)
             return
 
-        def gather(m: Expr, p: Expr, g: Expr, step: Expr) -> Expr:
+        def gather(m: Expr, p: Expr, g: Expr, first: Expr) -> Expr:
             moved = fma(m, self.momentum, direction(p, g) * (1.0 - self.dampening))
-            return select(eq(step, 0), direction(p, g), moved) if self.dampening else moved
+            return select(first, direction(p, g), moved) if self.dampening else moved
 
         def move(p: Expr, m: Expr, g: Expr, r: Expr) -> Expr:
             return fma(fma(m, self.momentum, direction(p, g)) if self.nesterov else m, r, p)
 
-        gathered = now.keep("momentum", gather, now.parameter, now.gradient, now.step)
+        gathered = now.keep("momentum", gather, now.parameter, now.gradient, now.numbers["first"])
         now.move(move, gathered, now.gradient, descent)
 
 
@@ -82,7 +83,8 @@ class Lion(Optimizer):
         return {"momentum": Slot(shape)}
 
     def count(self, now: Counting) -> dict[str, Tensor]:
-        return {"shrink": now.number("shrinkage", lambda lr: fma(lr, -self.weight_decay, 1.0), now.lr)}
+        shrink = now.number("shrinkage", lambda lr: fma(lr, -self.weight_decay, 1.0), now.lr)
+        return {"descent": now.descent, "shrink": shrink}
 
     def update(self, now: Update) -> None:
         beta1, beta2 = self.betas
@@ -90,10 +92,10 @@ class Lion(Optimizer):
         def toward(m: Expr, g: Expr, beta: float) -> Expr:
             return fma((-g if self.maximize else g) - m, 1.0 - beta, m)
 
-        def move(p: Expr, m: Expr, g: Expr, lr: Expr, shrink: Expr) -> Expr:
+        def move(p: Expr, m: Expr, g: Expr, lr: Expr, descent: Expr, shrink: Expr) -> Expr:
             c = toward(m, g, beta1)
-            sign = select(lt(c, 0), -1.0, select(lt(0, c), 1.0, c))
-            return p * shrink - lr * sign
+            return fma(p, shrink, select(lt(c, 0), lr, select(lt(0, c), descent, c)))
 
-        now.move(move, now.state["momentum"], now.gradient, now.lr, now.numbers["shrink"])
+        numbers = now.lr, now.numbers["descent"], now.numbers["shrink"]
+        now.move(move, now.state["momentum"], now.gradient, *numbers)
         now.keep("momentum", lambda m, g: toward(m, g, beta2), now.gradient)

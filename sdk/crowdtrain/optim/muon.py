@@ -51,7 +51,8 @@ class Muon(Optimizer):
         return {"momentum": Slot(shape)}
 
     def count(self, now: Counting) -> dict[str, Tensor]:
-        return {"shrink": now.number("shrinkage", lambda lr: fma(lr, -self.weight_decay, 1.0), now.lr)}
+        shrink = now.number("shrinkage", lambda lr: fma(lr, -self.weight_decay, 1.0), now.lr)
+        return {"descent": now.descent, "shrink": shrink}
 
     def update(self, now: Update) -> None:
         b, g, mu = now.b, now.gradient, self.momentum
@@ -63,13 +64,13 @@ class Muon(Optimizer):
         ratio = math.sqrt(max(1, rows / columns))
         if self.adjust_lr_fn == "match_rms_adamw":
             ratio = 0.2 * math.sqrt(max(rows, columns))
-        size = now.number("step size", lambda lr: lr * ratio, now.lr)
+        size = now.number("step size", lambda r: r * ratio, now.numbers["descent"])
         total = sum_of_squares(b, aim, "norm of the direction")
         scaled = b.stored(
             b.pointwise(lambda x, s: x / maximum(sqrt(s), self.eps), aim, total, what="scaled direction")
         )
         direction = self._orthogonal(b, scaled)
-        now.move(lambda p, o, size, shrink: p * shrink - size * o, direction, size, now.numbers["shrink"])
+        now.move(lambda p, o, size, shrink: fma(p, shrink, size * o), direction, size, now.numbers["shrink"])
 
     def _orthogonal(self, b: Builder, x: Tensor) -> Tensor:
         """Same singular vectors as those of ``x``, whose norm is 1; singular values near 1."""

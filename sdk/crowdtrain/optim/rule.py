@@ -59,6 +59,11 @@ class Counting:
 
         return self.b.stored(self.b.pointwise(chosen, old, self._chosen, *others, what=what))
 
+    @property
+    def descent(self) -> Tensor:
+        """-lr: what a direction is multiplied with, and added to the parameter in one rounding."""
+        return self.number("descent", lambda lr: -lr, self.lr)
+
     def number(self, what: str, function: Callable[..., Expr], *others: Tensor) -> Tensor:
         """``function`` of single numbers: a constant if they are, stored otherwise."""
         return self.b.settle(self.b.pointwise(function, *others, what=what))
