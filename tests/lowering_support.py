@@ -144,28 +144,44 @@ def check_module(module: torch.nn.Module, *tensors: torch.Tensor, tolerance: flo
         np.testing.assert_allclose(after["buffers"][name], buffer.numpy(), rtol=tolerance, err_msg=name)
 
 
+Samples = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+def rows_of(samples: Samples, rows: Any) -> Any:
+    """Some samples: a tensor, or a tuple of tensors."""
+    return tuple(t[rows] for t in samples) if isinstance(samples, tuple) else samples[rows]
+
+
+def arrays_of(samples: Samples) -> Any:
+    return tuple(t.numpy() for t in samples) if isinstance(samples, tuple) else samples.numpy()
+
+
 def train_both(
     model: torch.nn.Module,
     loss: Op,
     optimizer: crowdtrain.optim.Optimizer,
     torch_optimizer: Callable[[Any], torch.optim.Optimizer],
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    inputs: Samples,
+    targets: Samples,
     *,
     steps: int,
     batch: int,
     backend: str = "native",
 ) -> tuple[LoweredProgram, State, Array, Array]:
     """Trains ``model`` lowered, and then itself eagerly, on the same batches: losses of both."""
-    order = np.stack([rng(step).permutation(len(inputs))[:batch] for step in range(steps)])
-    program = lower(model, loss, optimizer=optimizer, example=(inputs[:batch], targets[:batch]))
-    data = Dataset(inputs.numpy(), targets.numpy(), order=order)
+    count = len(inputs[0] if isinstance(inputs, tuple) else inputs)
+    order = np.stack([rng(step).permutation(count)[:batch] for step in range(steps)])
+    some = slice(batch)
+    program = lower(model, loss, optimizer=optimizer, example=(rows_of(inputs, some), rows_of(targets, some)))
+    data = Dataset(arrays_of(inputs), arrays_of(targets), order=order)
     state, logs = execute(program, program.initial_state(), data, steps=steps, backend=backend)
     eager = torch_optimizer(model.parameters())
     losses = []
     for rows in order:
         eager.zero_grad()
-        value = loss(model(inputs[rows]), targets[rows])
+        arguments = rows_of(inputs, rows)
+        output = model(*arguments) if isinstance(arguments, tuple) else model(arguments)
+        value = loss(output, rows_of(targets, rows))
         value.backward()
         eager.step()
         losses.append(value.item())

@@ -54,18 +54,29 @@ std::vector<const uint32_t*> words_of(const Program& program, const Arrays& arra
     return words;
 }
 
-// A step writes to `state` while it reads the rest.
+// A step writes to `state` while it reads the rest; data may overlap one another.
 void check_apart(const Arrays& state, const Arrays& data) {
-    std::vector<std::pair<const char*, const char*>> spans;
+    struct Span {
+        const char* start;
+        const char* end;
+        bool written;
+    };
+    std::vector<Span> spans;
     for (const Arrays* arrays : {&state, &data}) {
         for (const py::array& array : *arrays) {
             const char* const start = static_cast<const char*>(array.data());
-            spans.emplace_back(start, start + array.nbytes());
+            spans.push_back({start, start + array.nbytes(), arrays == &state});
         }
     }
-    std::sort(spans.begin(), spans.end());
-    for (size_t i = 1; i < spans.size(); ++i) {
-        if (spans[i].first < spans[i - 1].second) throw py::value_error("two of the arrays overlap in memory");
+    std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.start < b.start; });
+    const char* end_of_any = nullptr;
+    const char* end_of_written = nullptr;
+    for (const Span& span : spans) {
+        if (span.start < (span.written ? end_of_any : end_of_written)) {
+            throw py::value_error("two of the arrays overlap in memory");
+        }
+        end_of_any = std::max(end_of_any, span.end);
+        if (span.written) end_of_written = std::max(end_of_written, span.end);
     }
 }
 

@@ -283,6 +283,21 @@ def test_arrays_that_overlap_are_refused() -> None:
         native.run([memory[:24], memory[10:]], [], 1)
 
 
+def test_data_may_be_the_same_array_twice_but_not_the_state_too() -> None:
+    axes = (Axis(3, ((0, 1),)),)
+    add = Nest(DType.u32, (3,), (Read(1, axes), Read(2, axes)), (Instruction(BY_NAME["iadd"].code, 1, 2),), 3)
+    kind = TensorType(DType.u32, (3,))
+    program = Program((1,), (kind,), (kind, kind), (add,), (3,), ())
+    program.validate()
+    native = NativePlan(program, threads=1)
+    memory = np.arange(6, dtype=np.uint32)
+    state = np.zeros(3, np.uint32)
+    native.run([state], [memory[:3], memory[1:4]], 1)
+    np.testing.assert_array_equal(state, [1, 3, 5])
+    with pytest.raises(ValueError, match="overlap"):
+        native.run([memory[2:5]], [memory[:3], memory[:3]], 1)
+
+
 def test_one_plan_called_from_several_threads() -> None:
     program = matrix_product(65, 70, 300)
     rng = np.random.default_rng(2)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.expr import Const, bits, const, divide, fma, i32, operation, select, u32, word_of
+from crowdtrain.lowering.expr import (
+    Const,
+    bits,
+    const,
+    convert,
+    divide,
+    fma,
+    i32,
+    operation,
+    select,
+    u32,
+    word_of,
+)
 from crowdtrain.lowering.index import Exact, Index, Loop, exact
 from crowdtrain.lowering.tensor import Tensor, reshape
 from crowdtrain_engine import Dataset, DType, Mode, Program, Read, State, TensorType, execute
@@ -103,7 +115,8 @@ class Bench:
     def run(self, result: Tensor) -> tuple[Program, Array]:
         self.b.log("y", result)
         program = self.b.finish()
-        state = State({"g": {"x": self.values}})
+        fixed = {"constants": self.b.constants} if self.b.constants else {}
+        state = State({"g": {"x": self.values}, **fixed})
         _, logs = execute(program, state, Dataset.from_tensors({}), steps=1, backend="reference")
         return program, logs["y"][0]
 
@@ -167,8 +180,8 @@ def test_reshapes_of_permutations_split_loops_instead_of_copying() -> None:
     program, y = t.run(
         t.b.fold((2, 5), (12,), lambda acc, n, o, k: fma(flat[n, k], weights[o, k], acc), "product")
     )
-    assert program.labels.nests == ("weights", "product")
-    assert program.nests[1].fold == (4, 3)
+    assert program.labels.nests == ("product",)
+    assert program.nests[0].fold == (4, 3)
     np.testing.assert_allclose(
         y, t.values.transpose(0, 2, 1).reshape(2, 12) @ np.arange(60.0).reshape(5, 12).T, rtol=1e-5
     )
@@ -180,6 +193,26 @@ def test_what_no_split_makes_affine_is_gathered_by_a_table_of_positions() -> Non
     program, y = t.run(t.b.stored(t.b.view(turned, (23,), lambda i: (i + 1,))))
     assert any(axis.mode is Mode.GATHER for read in program.nests[-1].reads for axis in read.axes)
     np.testing.assert_array_equal(y, t.values.T.reshape(24)[1:])
+
+
+def test_nests_that_read_only_constants_are_computed_while_lowering() -> None:
+    t = Bench(3)
+    table = t.b.table(np.array([1.5, 2.5, -1.0], np.float32), "table")
+    squares = t.b.map((3,), lambda i: table[i] * table[i], "squares")
+    total = t.b.fold((3,), (3,), lambda acc, i, j: acc + squares[j], "total")
+    program, y = t.run(t.b.map((3,), lambda i: t.x[i] + total[i] * table[i], "y"))
+    assert program.labels.nests == ("y",)
+    assert program.labels.state == ("x", "table", "total")
+    np.testing.assert_allclose(y, t.values + 9.5 * np.array([1.5, 2.5, -1.0]), rtol=1e-6)
+
+
+def test_equal_tables_stand_once_and_names_are_told_apart() -> None:
+    t = Bench(2)
+    first, same = (t.b.table(np.array([3.0, 4.0], np.float32), name) for name in ("a", "b"))
+    other = t.b.table(np.array([3, 4], np.int32), "a")
+    assert first.value == same.value
+    t.run(t.b.map((2,), lambda i: t.x[i] + first[i] * convert(other[i], F32) - same[i], "y"))
+    assert set(t.b.constants) == {"a", "a 2"}
 
 
 @given(st.sampled_from([(4, 6), (2, 3, 4), (24,), (6, 4), (3, 8), (2, 2, 6), (8, 3)]), st.data())

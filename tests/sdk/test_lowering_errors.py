@@ -10,9 +10,9 @@ import crowdtrain.optim
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from crowdtrain._errors import CrowdtrainError
 from crowdtrain.lowering import DataDependent, LoweringError, UnsupportedModel, UnsupportedOperation, lower
+from crowdtrain_engine import Dataset, execute
 from torch import nn
 
 Op = Callable[[torch.Tensor], torch.Tensor]
@@ -112,7 +112,6 @@ HINTS: dict[str, tuple[Op, str]] = {
     "uniform": (lambda x: x * torch.rand_like(x), "Random numbers"),
     "double": (lambda x: x.double() * 2, "float32"),
     "half": (lambda x: x.half() * 2, "float32"),
-    "adaptive": (lambda x: F.adaptive_avg_pool2d(x.view(1, 2, 1, 3), (1, 2)), "divides"),
     "selection": (lambda x: x[x > 0], "torch.where"),
     "places": (lambda x: torch.nonzero(x).float() * x.sum(), "Keep shapes fixed"),
     "masked_assignment": (lambda x: _masked(x), "torch.where"),
@@ -148,7 +147,16 @@ READS: dict[str, Op] = {
     "list": lambda x: x * x.tolist()[0][0],
     "numpy": lambda x: x * float(x.detach().numpy()[0, 0]),
     "while": lambda x: x * 2 if (x > 0).all() else x,
+    "constant_until_changed": lambda x: x * 2 if torch.zeros(3).add_(x.detach()[0]).sum() > 0 else x,
+    "constant_changed_elsewhere": lambda x: _changed_elsewhere(x),
+    "random": lambda x: x * 2 if torch.rand(3).sum() > 0 else x,
 }
+
+
+def _changed_elsewhere(x: torch.Tensor) -> torch.Tensor:
+    zeros = torch.zeros(2, 3)
+    zeros[0].copy_(x.detach()[0])
+    return x * 2 if zeros.sum() > 0 else x
 
 
 @pytest.mark.parametrize("name", READS)
@@ -169,6 +177,20 @@ def test_fixed_numbers_may_be_read() -> None:
     counts = torch.tensor([2, 3])
     program = lower_it(Outer(lambda x: x * counts.tolist()[0]))
     program.bind((2, 1)).validate()
+
+
+def test_python_may_branch_on_what_follows_from_constants() -> None:
+    def masked(x: torch.Tensor) -> torch.Tensor:
+        mask = torch.full((3, 3), 2.0).triu(1)
+        mask[0] += 1
+        if mask.sum() == 9.0 and bool((mask == mask.clone()).all()):
+            return x * int(mask[0, 1])
+        return torch.linalg.inv(x)
+
+    program = lower_it(Outer(masked))
+    data = Dataset(np.ones((2, 3), np.float32), (), order=np.array([[0, 1]]))
+    _, logs = execute(program, program.initial_state(), data, steps=1, backend="reference")
+    assert logs["loss"] == [18.0]
 
 
 def _parameter(value: torch.Tensor) -> nn.Module:

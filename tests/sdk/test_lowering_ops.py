@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lowering_support import check, check_module, floats, integers
 
 Op = Callable[..., torch.Tensor]
@@ -150,6 +152,22 @@ def test_positions_of_extremes_and_truth() -> None:
     check(lambda x: x * (x > 1.9).any() + (x < 1).all(1, keepdim=True), x)
 
 
+SORTINGS: dict[str, Op] = {
+    "topk": lambda x: x.topk(2, 1).values * 3,
+    "topk_smallest": lambda x: x.topk(3, 0, largest=False).values * 3,
+    "positions": lambda x: x * 0 + x.topk(5, 2).indices,
+    "sort": lambda x: x.sort(1, descending=True).values * torch.arange(4)[:, None],
+    "argsort": lambda x: x * 0 + x.argsort(-1),
+    "stable": lambda x: x * (x > 0).int().sort(dim=1, stable=True).indices,
+    "both_zeros": lambda x: x * (x * 0).sort(dim=2, stable=True).indices,
+}
+
+
+@pytest.mark.parametrize("name", SORTINGS)
+def test_sorting(name: str) -> None:
+    check(SORTINGS[name], floats(3, 4, 5))
+
+
 @pytest.mark.parametrize("count", [1025, 2003, 5000])
 def test_a_long_sum_is_split_and_stays_accurate(count: int) -> None:
     program = check(lambda x: (x * x).sum(), floats(count), tolerance=1e-6)
@@ -246,6 +264,45 @@ def test_pooling(name: str) -> None:
     check(POOLS[name], floats(2, 3, 7, 5))
 
 
+def resized(mode: str, **options: object) -> Op:
+    return lambda x: F.interpolate(x, mode=mode, **options)  # type: ignore[arg-type]
+
+
+RESAMPLINGS: dict[str, Op] = {
+    "nearest_twice": resized("nearest", scale_factor=2),
+    "nearest_uneven": resized("nearest", size=(5, 13)),
+    "nearest_down": resized("nearest", size=(3, 2)),
+    "nearest_exact": resized("nearest-exact", size=(5, 13)),
+    "bilinear_twice": resized("bilinear", scale_factor=2),
+    "bilinear_by_three": resized("bilinear", scale_factor=3),
+    "bilinear_corners": resized("bilinear", scale_factor=2, align_corners=True),
+    "bilinear_down": resized("bilinear", size=(4, 3)),
+    "bilinear_scale": resized("bilinear", scale_factor=1.7),
+    "bicubic": resized("bicubic", size=(9, 12)),
+    "bicubic_corners": resized("bicubic", size=(9, 4), align_corners=True),
+    "linear": lambda x: F.interpolate(x.flatten(2), size=50, mode="linear"),
+    "nearest_line": lambda x: F.interpolate(x.flatten(2), size=50, mode="nearest"),
+    "trilinear": lambda x: F.interpolate(
+        x[:, :, None].repeat(1, 1, 2, 1, 1), scale_factor=2, mode="trilinear"
+    ),
+    "adaptive_uneven": lambda x: F.adaptive_avg_pool2d(x, (3, 2)),
+    "adaptive_up": lambda x: F.adaptive_avg_pool2d(x, (9, 4)),
+    "adaptive_line": lambda x: F.adaptive_avg_pool1d(x.flatten(2), 6),
+    "adaptive_volume": lambda x: F.adaptive_avg_pool3d(x, (2, 3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", RESAMPLINGS)
+def test_resampling(name: str) -> None:
+    check(RESAMPLINGS[name], floats(2, 3, 7, 5))
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_linear_resampling_of_any_sizes(before: int, after: int, align_corners: bool) -> None:
+    check(lambda x: F.interpolate(x, after, mode="linear", align_corners=align_corners), floats(1, 2, before))
+
+
 @pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (2, 3, 4, 5)], ids=str)
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm_in_training(shape: tuple[int, ...], affine: bool) -> None:
@@ -256,6 +313,15 @@ def test_batch_norm_in_training(shape: tuple[int, ...], affine: bool) -> None:
         )  # fmt: skip
     else:
         check(lambda x: F.batch_norm(x, None, None, training=True), floats(*shape), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (2, 6, 5), (2, 6, 3, 4)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm(shape: tuple[int, ...], groups: int) -> None:
+    tensors = (floats(*shape), floats(6, seed=1), floats(6, seed=2))
+    if shape[2:] or groups < 6:
+        check(lambda x, w, b: F.group_norm(x, groups, w, b), *tensors, tolerance=2e-5)
+        check(lambda x: F.group_norm(x, groups), tensors[0], tolerance=2e-5)
 
 
 @pytest.mark.parametrize("train", [True, False])

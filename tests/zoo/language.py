@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GPT", "Llama", "TaggingLSTM", "next_token_loss"]
+__all__ = [
+    "BERT",
+    "GPT",
+    "Llama",
+    "Seq2Seq",
+    "TaggingGRU",
+    "TaggingLSTM",
+    "masked_token_loss",
+    "next_token_loss",
+]
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -172,4 +181,96 @@ class TaggingLSTM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         result: Tensor = self.head(self.lstm(self.tokens(tokens))[0])
+        return result
+
+
+class TaggingGRU(nn.Module):
+    """As :class:`TaggingLSTM` with a gated recurrent unit."""
+
+    def __init__(self, vocabulary: int, width: int, layers: int = 1, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.gru = nn.GRU(width, width, layers, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(width * (2 if bidirectional else 1), vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.head(self.gru(self.tokens(tokens))[0])
+        return result
+
+
+PADDING = 0
+"""The token that fills up short sequences."""
+
+IGNORED = -100
+"""The target of a position that does not count."""
+
+
+def masked_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the positions whose target is not ``IGNORED``."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+class BERTBlock(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = (
+            part(x).view(batch, length, self.heads, -1).transpose(1, 2) for part in (self.q, self.k, self.v)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = self.norm1(x + self.out(y.transpose(1, 2).reshape(batch, length, width)))
+        result: Tensor = self.norm2(x + self.mlp(x))
+        return result
+
+
+class BERT(nn.Module):
+    """An encoder whose attention leaves out padding: post-norm blocks, learnt positions (Devlin et al. 2018)."""
+
+    def __init__(self, vocabulary: int, width: int, layers: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width, padding_idx=PADDING)
+        self.positions = nn.Embedding(context, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.blocks = nn.ModuleList(BERTBlock(width, heads) for _ in range(layers))
+        self.head = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, vocabulary)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = (tokens != PADDING)[:, None, None, :]
+        x = self.norm(
+            self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        )
+        for block in self.blocks:
+            x = block(x, mask)
+        result: Tensor = self.head(x)
+        return result
+
+
+class Seq2Seq(nn.Module):
+    """``nn.Transformer``: an encoder with a padding mask, a decoder that sees no later position."""
+
+    def __init__(self, vocabulary: int, width: int, layers: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(context, width))
+        self.transformer = nn.Transformer(
+            width, heads, layers, layers, 2 * width, dropout=0.0, batch_first=True
+        )
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        padding = source == PADDING
+        causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        x, y = (self.tokens(part) + self.positions[: part.shape[1]] for part in (source, target))
+        y = self.transformer(
+            x, y, tgt_mask=causal, src_key_padding_mask=padding, memory_key_padding_mask=padding
+        )
+        result: Tensor = self.head(y)
         return result

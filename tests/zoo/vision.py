@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CNN", "MLP", "BasicBlock", "ResNet"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "VGG",
+    "Autoencoder",
+    "BasicBlock",
+    "MixedBlock",
+    "MixedResNet",
+    "ResNet",
+    "UNet",
+    "ViT",
+]
 
 
 class MLP(nn.Sequential):
@@ -81,4 +93,156 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.stem(x))
         result: Tensor = self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return result
+
+
+class VGG(nn.Sequential):
+    """Plain stages of 3×3 convolutions, each ended by max pooling, and two linear layers (Simonyan 2014)."""
+
+    def __init__(
+        self, widths: tuple[int, ...] = (16, 32), size: int = 8, hidden: int = 64, classes: int = 10
+    ) -> None:
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((3, *widths), widths, strict=False):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+            layers += [nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        flat = widths[-1] * (size >> len(widths)) ** 2
+        super().__init__(
+            *layers, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, classes)
+        )
+
+
+class MixedBlock(nn.Module):
+    """A bottleneck of a strided grouped, a dilated and a depthwise convolution with a residual beside it."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, stride=2, padding=1, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=2, dilation=2, bias=False),
+            nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.path(x) + self.shortcut(x))
+
+
+class MixedResNet(nn.Module):
+    """Residual blocks with every kind of convolution, max pooling after the stem, global average pooling."""
+
+    def __init__(self, channels: int = 8, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
+        )
+        self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.blocks = nn.Sequential(
+            MixedBlock(channels, 2 * channels, 2), MixedBlock(2 * channels, 4 * channels, 4)
+        )
+        self.head = nn.Linear(4 * channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.blocks(self.pool(self.stem(x))).mean((2, 3)))
+        return result
+
+
+def _smooth(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.SiLU())
+
+
+class UNet(nn.Module):
+    """Down and up again with skip connections (Ronneberger et al. 2015): a class for each pixel.
+
+    Its three ways up are a transposed convolution, nearest and bilinear up-sampling.
+    """
+
+    def __init__(self, channels: int = 8, classes: int = 3) -> None:
+        super().__init__()
+        c = channels
+        self.down = nn.ModuleList(
+            [_smooth(1, c), _smooth(c, 2 * c), _smooth(2 * c, 4 * c), _smooth(4 * c, 4 * c)]
+        )
+        self.up1 = nn.ConvTranspose2d(4 * c, 4 * c, 2, stride=2)
+        self.up2 = nn.Upsample(scale_factor=2, mode="nearest")
+        self.up3 = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.join = nn.ModuleList([_smooth(8 * c, 2 * c), _smooth(4 * c, c), _smooth(2 * c, c)])
+        self.head = nn.Conv2d(c, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = []
+        for level, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            kept.append(x)
+        kept.pop()
+        for up, join in zip((self.up1, self.up2, self.up3), self.join, strict=True):
+            x = join(torch.cat((up(x), kept.pop()), 1))
+        result: Tensor = self.head(x)
+        return result
+
+
+class Autoencoder(nn.Module):
+    """Strided convolutions down to a code and transposed ones back, as values between 0 and 1."""
+
+    def __init__(self, channels: int = 8, size: int = 8, code: int = 16) -> None:
+        super().__init__()
+        flat = 2 * channels * (size // 4) ** 2
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, channels, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(flat, code),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(code, flat),
+            nn.ELU(),
+            nn.Unflatten(1, (2 * channels, size // 4, size // 4)),
+            nn.ConvTranspose2d(2 * channels, channels, 3, stride=2, padding=1, output_padding=1),
+            nn.Softplus(),
+            nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.decoder(self.encoder(x))
+        return result
+
+
+class ViT(nn.Module):
+    """Patches as tokens beside a learnt class token, PyTorch's own encoder layers (Dosovitskiy et al. 2021)."""
+
+    def __init__(
+        self,
+        size: int = 16,
+        patch: int = 4,
+        width: int = 32,
+        layers: int = 2,
+        heads: int = 4,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2 + 1, width))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat((self.token.expand(len(x), -1, -1), x), 1) + self.positions
+        result: Tensor = self.head(self.norm(self.encoder(x)[:, 0]))
         return result

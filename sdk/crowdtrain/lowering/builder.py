@@ -12,12 +12,13 @@ stored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from crowdtrain_engine import DType, Program, TensorType
 from crowdtrain_engine.merkle import PAGE_WORDS
 from crowdtrain_engine.program import MAX_WIDE_FOLD, MAX_WIDE_PAGES
+from crowdtrain_engine.state import Array
 
 from crowdtrain.lowering.assembly import Assembly
 from crowdtrain.lowering.emit import emit
@@ -52,6 +53,16 @@ class Builder:
         """Declares a data tensor; a first dimension of 0 is open, and read at words only (a gather)."""
         return Tensor.stored(self._program.data(name, kind), kind)
 
+    def table(self, values: Array, name: str) -> Tensor:
+        """A tensor of fixed words: part of the state's group of constants, if anything needs it."""
+        kind = TensorType(DType.of(values.dtype), values.shape)
+        return Tensor.stored(self._program.constant(values, name), kind)
+
+    @property
+    def constants(self) -> Mapping[str, Array]:
+        """The tensors of the group of constants, once the program is finished."""
+        return self._program.constants
+
     def next(self, state: Tensor, following: Tensor) -> None:
         """``following`` becomes ``state`` in the next state."""
         assert state.value is not None
@@ -66,7 +77,7 @@ class Builder:
         self._program.logs[name] = value
 
     def finish(self) -> Program:
-        """The valid program, without the nests on which nothing depends.
+        """The valid program, without the nests on which nothing depends or that read only constants.
 
         Raises ProgramError if the limits of programs are exceeded, LoweringError if names cannot be labels.
         """

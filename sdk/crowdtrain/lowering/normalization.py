@@ -1,4 +1,4 @@
-"""Lowerings of batch normalization over the channels of ``[n, channels, *space]``."""
+"""Lowerings of batch and group normalization of ``[n, channels, *space]``, and of layer normalization."""
 
 from __future__ import annotations
 
@@ -37,17 +37,16 @@ def _normalized(
     return b.pointwise(lambda v, m, s, c: fma(v - m, s, c), x, *parts, what="forward")
 
 
-def _statistics(b: Builder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance of each channel."""
-    r = _channels(x)
+def _statistics(b: Builder, x: Tensor, r: Reduction) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance, which is not yet stored."""
     mean = b.settle(mean_of(b, r, x, "mean"))
 
-    def square(c: Index, *i: Index) -> Expr:
-        distance = x[r.at(c, *i)] - mean[c]
+    def square(*i: Index) -> Expr:
+        distance = x[r.at(*i)] - mean[i[: len(r.shape)]]
         return distance * distance
 
     total = b.sum(r.shape, r.over, square, "variance: sum")
-    return mean, b.settle(b.pointwise(lambda s: s * (1.0 / r.count), total, what="variance"))
+    return mean, b.pointwise(lambda s: s * (1.0 / r.count), total, what="variance")
 
 
 def _moved(b: Builder, running: Tensor, new: Tensor, momentum: float, factor: float, what: str) -> Tensor:
@@ -62,8 +61,8 @@ def _train(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, mean, inverse deviation, variance."""
     b.settle(x)
-    mean, variance = _statistics(b, x)
-    inverse = _inverse_deviation(b, variance, eps)
+    mean, variance = _statistics(b, x, _channels(x))
+    inverse = _inverse_deviation(b, b.settle(variance), eps)
     return _normalized(b, x, mean, inverse, weight, bias), mean, inverse, variance
 
 
@@ -169,16 +168,8 @@ def _layer_norm(
     """Output, and mean and inverse deviation over the last dimensions, which are ``shape``."""
     b.settle(x)
     r = Reduction(x.shape, list(range(len(x.shape) - len(shape), len(x.shape))))
-    mean = b.settle(mean_of(b, r, x, "mean"))
-
-    def square(*i: Index) -> Expr:
-        distance = x[r.at(*i)] - mean[i[: len(r.shape)]]
-        return distance * distance
-
-    total = b.sum(r.shape, r.over, square, "variance: sum")
-    inverse = b.settle(
-        b.pointwise(lambda s: 1.0 / sqrt(s * (1.0 / r.count) + eps), total, what="inverse deviation")
-    )
+    mean, variance = _statistics(b, x, r)
+    inverse = _inverse_deviation(b, variance, eps)
     mean, inverse = r.shaped(mean, True), r.shaped(inverse, True)
     result = b.pointwise(lambda v, m, s: (v - m) * s, x, mean, inverse, what="normalized")
     if weight is not None:
@@ -186,3 +177,95 @@ def _layer_norm(
     if bias is not None:
         result = b.pointwise(lambda v, c: v + c, result, bias, what="forward")
     return result, mean, inverse
+
+
+def _per_group(b: Builder, x: Tensor, of: Tensor) -> Tensor:
+    """A tensor of one number for each sample and group, to go with x."""
+    size = x.shape[1] // of.shape[1]
+    shape = (*x.shape[:2], *(1,) * (len(x.shape) - 2))
+    return b.view(of, shape, lambda n, c, *_: (n, c // size))
+
+
+@lowers("native_group_norm.default")
+def _group_norm(
+    b: Builder,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    channels: int,
+    space: int,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, and mean and inverse deviation of each sample and group of channels."""
+    b.settle(x)
+    size = channels // groups
+    grouped = b.view(x, (n, groups, size, *x.shape[2:]), lambda n, g, c, *i: (n, g * size + c, *i))
+    mean, variance = _statistics(b, grouped, Reduction(grouped.shape, list(range(2, len(grouped.shape)))))
+    inverse = _inverse_deviation(b, variance, eps)
+    parts = [_per_group(b, x, part) for part in (mean, inverse)]
+    result = b.pointwise(lambda v, m, r: (v - m) * r, x, *parts, what="forward")
+    if weight is not None:
+        result = b.pointwise(lambda v, w: v * w, result, _across(b, x, weight), what="forward")
+    if bias is not None:
+        result = b.pointwise(lambda v, c: v + c, result, _across(b, x, bias), what="forward")
+    return result, mean, inverse
+
+
+@lowers("native_group_norm_backward.default")
+def _group_norm_backward(
+    b: Builder,
+    gradient: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    n: int,
+    channels: int,
+    space: int,
+    groups: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """With g the gradient, h = x - mean, r the inverse deviation and w the weight, over the m elements of a
+    group: (g w - sum(g w) / m - h · r² · sum(g w h) / m) · r. Sums over space come first: all else is made
+    of them.
+    """
+    for tensor in (gradient, x, mean, inverse):
+        b.settle(tensor)
+    size, shape, over = channels // groups, (n, channels), x.shape[2:]
+
+    def along(n: Index, c: Index, *i: Index) -> Expr:
+        return gradient[(n, c, *i)] * (x[(n, c, *i)] - mean[n, c // size])
+
+    total = b.sum(shape, over, lambda n, c, *i: gradient[(n, c, *i)], "sum of the gradient")
+    slope = b.sum(shape, over, along, "sum of the gradient along the output")
+    to_bias = b.sum((channels,), (n,), lambda c, n: total[n, c], "bias gradient")
+    to_weight = b.sum((channels,), (n,), lambda c, n: slope[n, c] * inverse[n, c // size], "weight gradient")
+    if not wanted[0]:
+        return None, to_weight, to_bias
+    scale = b.constant(1.0, shape=(channels,)) if weight is None else weight
+    per_element = 1.0 / (size * space)
+
+    def mean_over_group(of: Tensor, what: str) -> Tensor:
+        summed = b.sum(
+            (n, groups), (size,), lambda n, g, c: of[n, g * size + c] * scale[g * size + c], f"{what}: sum"
+        )
+        return b.pointwise(lambda s: s * per_element, summed, what=what)
+
+    share = b.settle(mean_over_group(total, "mean gradient"))
+    steepness = b.settle(
+        b.pointwise(
+            lambda s, r: s * r * r, mean_over_group(slope, "slope"), inverse, what="slope of the gradient"
+        )
+    )
+    parts = [_per_group(b, x, part) for part in (mean, share, steepness, inverse)]
+    to_input = b.pointwise(
+        lambda g, v, w, m, a, s, r: (g * w - a - (v - m) * s) * r,
+        gradient,
+        x,
+        _across(b, x, scale),
+        *parts,
+        what="input gradient",
+    )
+    return to_input, to_weight, to_bias

@@ -225,25 +225,3 @@ def _avg_pool_backward(
         return shares.read((*i[:lead], *w.windows(i[lead:], offsets)))
 
     return b.sum(x.shape, w.size, term, "average pool gradient")
-
-
-def _steps(extents: Sequence[int], places: Sequence[int]) -> list[int]:
-    if any(n % m for n, m in zip(extents, places, strict=True)):
-        raise CannotLower(
-            f"an average of {tuple(extents)} down to {tuple(places)}, which does not divide it",
-            "Choose an output size that divides the input size, or avg_pool2d",
-        )
-    return [n // m for n, m in zip(extents, places, strict=True)]
-
-
-@lowers("_adaptive_avg_pool2d.default")
-def _adaptive(b: Builder, x: Tensor, places: Sequence[int]) -> Tensor:
-    result: Tensor = _avg_pool(b, x, _steps(x.shape[-2:], places))
-    return result
-
-
-@lowers("_adaptive_avg_pool2d_backward.default")
-def _adaptive_backward(b: Builder, gradient: Tensor, x: Tensor) -> Tensor:
-    size = _steps(x.shape[-2:], gradient.shape[-2:])
-    result: Tensor = _avg_pool_backward(b, gradient, x, size, size, (0,), False, True, None)
-    return result

@@ -21,8 +21,11 @@ from crowdtrain.lowering import (
     pooling,
     products,
     reductions,
+    resampling,
+    sorting,
     views,
 )
+from crowdtrain.lowering.assembly import CONSTANTS
 from crowdtrain.lowering.builder import Builder
 from crowdtrain.lowering.errors import Place, UnsupportedModel, UnsupportedOperation
 from crowdtrain.lowering.expr import ReadExpr, Word
@@ -35,7 +38,9 @@ from crowdtrain.optim import EMA
 
 __all__ = ["ROWS", "lower"]
 
-ROWS = (elementwise, gathers, losses, normalization, pooling, products, reductions, views)
+ROWS = (
+    elementwise, gathers, losses, normalization, pooling, products, reductions, resampling, sorting, views,
+)  # fmt: skip
 """Modules whose rows fill the table."""
 
 _DTYPES = {torch.float32: DType.f32, torch.int64: DType.i32, torch.int32: DType.i32, torch.bool: DType.u32}
@@ -77,11 +82,11 @@ def lower(
 
     State: groups ``parameters``, ``buffers`` (if any), one for each of the optimizers' slots, ``gradients`` (if they
     accumulate), ``average`` (if there is one), ``counters`` (``step``, ``loss`` of the last step, the optimizers'
-    own, numbered where there are several optimizers) and ``constants`` (tensors that the code holds, if any).
-    64-bit integers become 32-bit ones, booleans u32. Log: ``loss``. Data: ``inputs``, ``targets`` (``inputs.0`` and so
-    on where there are several) and ``order``, [steps, batch]: step t reads the samples ``order[t]``. The program is
-    open in the number of samples and steps; a step beyond the rows of ``order`` would read words 0, so executing code
-    refuses it.
+    own, numbered where there are several optimizers) and ``constants`` (tensors that the code holds, and what
+    follows from them alone, if any). 64-bit integers become 32-bit ones, booleans u32. Log: ``loss``. Data: ``inputs``,
+    ``targets`` (``inputs.0`` and so on where there are several) and ``order``, [steps, batch]: step t reads the samples
+    ``order[t]``. The program is open in the number of samples and steps; a step beyond the rows of ``order`` would
+    read words 0, so executing code refuses it.
 
     Raises InvalidOption for options that make no sense, UnsupportedOperation for an operation that has no lowering,
     DataDependent for Python control flow on tensor values, UnsupportedModel for parameters, examples or a loss that
@@ -186,7 +191,7 @@ class _Lowering:
         state = {**self._state["parameters"], **self._state.get("buffers", {})}
         self._env.update(zip(self._places_in, (*state.values(), *batch), strict=True))
         for node in self._constants:
-            self._env[node] = self._state["constants"][str(node.target)]
+            self._env[node] = self._constant(node)
         for node in self._trace.graph.graph.nodes:
             if node.op == "call_function":
                 self._call(node)
@@ -203,6 +208,8 @@ class _Lowering:
             b, self._state, {name: self._env[node] for name, node in gradients if node is not None}
         )
         finished = b.finish()
+        if b.constants:
+            self._initial[CONSTANTS] = dict(b.constants)
         return LoweredProgram(
             finished.groups,
             finished.state,
@@ -228,17 +235,20 @@ class _Lowering:
         self._add("counters", "step", TensorType(DType.u32, ()))
         for name, initial in {"loss": 0.0, **self._update.counters}.items():
             self._add("counters", name, TensorType(DType.f32, ()), np.asarray(initial, np.float32))
-        for node in {node.target: node for node in self._constants}.values():
-            tensor = getattr(self._trace.graph, str(node.target))
-            if tensor.dtype not in _DTYPES:
-                raise UnsupportedOperation("a constant tensor", place_of(node), f"of type {tensor.dtype}")
-            if tensor.requires_grad:
-                raise UnsupportedModel(
-                    f"a tensor that requires a gradient but is no parameter of the model is used by {place_of(node)}; "
-                    f"register it in the model, or detach it"
-                )
-            checked = _checked(f"constant {node.target}", tensor, tuple(_DTYPES))
-            self._add("constants", str(node.target), _type(checked), _array(str(node.target), checked))
+
+    def _constant(self, node: Node) -> Tensor:
+        """A tensor that the code holds."""
+        tensor = getattr(self._trace.graph, str(node.target))
+        if tensor.dtype not in _DTYPES:
+            raise UnsupportedOperation("a constant tensor", place_of(node), f"of type {tensor.dtype}")
+        if tensor.requires_grad:
+            raise UnsupportedModel(
+                f"a tensor that requires a gradient but is no parameter of the model is used by {place_of(node)}; "
+                f"register it in the model, or detach it"
+            )
+        name = str(node.target)
+        checked = _checked(f"constant {name}", tensor, tuple(_DTYPES))
+        return self._b.table(_array(name, checked), name)
 
     def _add(self, group: str, name: str, kind: TensorType, values: Array | None = None) -> None:
         self._state.setdefault(group, {})[name] = self._b.state(group, name, kind)

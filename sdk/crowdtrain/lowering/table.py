@@ -34,7 +34,6 @@ HINTS: dict[str, str] = {
     "aten.rand_like": _RANDOM,
     "aten.randn": _RANDOM,
     "aten.randn_like": _RANDOM,
-    "aten._adaptive_avg_pool2d": "Choose an output size that divides the input size, or avg_pool2d",
 }
 """What to use instead, by the name of an operation without its overload."""
 

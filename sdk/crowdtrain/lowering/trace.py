@@ -19,9 +19,16 @@ from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx import GraphModule, Interpreter, Node, traceback
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import (
+    PythonKeyTracer,
+    disable_proxy_modes_tracing,
+    get_proxy_mode,
+    get_proxy_slot,
+    make_fx,
+)
+from torch.fx.node import map_arg
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -44,9 +51,11 @@ _LINE = 120
 """Characters of a source line that are shown."""
 
 _WHOLE = (
-    "_log_softmax_backward_data", "_softmax_backward_data", "native_batch_norm_backward",
-    "nll_loss2d_backward",
-    "nll_loss2d_forward", "nll_loss_backward", "nll_loss_forward", "threshold_backward",
+    "_log_softmax_backward_data", "_softmax_backward_data", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "native_batch_norm_backward",
+    "native_group_norm_backward", "nll_loss2d_backward", "nll_loss2d_forward", "nll_loss_backward",
+    "nll_loss_forward", "threshold_backward", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d",
 )  # fmt: skip
 """Operations with a lowering of their own, though PyTorch could take them apart."""
 
@@ -237,6 +246,37 @@ _VALUE_READS = frozenset(
 )
 
 
+def _constant(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The values of a traced tensor that follows from nothing but constants; None if it does not."""
+    mode = get_proxy_mode()
+    tracer = mode.tracer if mode is not None else None
+    proxy = get_proxy_slot(tensor, tracer, None) if isinstance(tracer, PythonKeyTracer) else None
+    if not isinstance(tracer, PythonKeyTracer) or proxy is None:
+        return None
+    values: dict[Node, Any] = {}
+    with disable_proxy_modes_tracing(), unset_fake_temporarily(), torch.no_grad():
+        for node in tracer.graph.nodes:
+            if node.op == "get_attr":
+                values[node] = getattr(tracer.root, str(node.target)).clone()
+            elif node.op == "call_function" and all(n in values for n in node.all_input_nodes):
+                if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+                    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+                    values[node] = node.target(*args, **kwargs)
+            elif _changes(node) & values.keys():
+                return None  # whatever shares its memory is constant no more
+    found = values.get(proxy.proxy.node)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _changes(node: Node) -> set[Node]:
+    """What an operation changes in place."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return set()
+    pairs = zip(schema.arguments, node.args, strict=False)
+    return {arg for formal, arg in pairs if isinstance(arg, Node) and formal.is_write}
+
+
 class _Places(TorchFunctionMode):
     """Notes for every operation, and for its gradient, the module and the user's line that call it."""
 
@@ -250,8 +290,11 @@ class _Places(TorchFunctionMode):
     ) -> Any:
         place = self._here()
         if func in _VALUE_READS and isinstance(args[0], FakeTensor) and args[0].constant is None:
-            name = getattr(func, "__name__", str(func))
-            raise DataDependent(place, f"{name} reads the values of a tensor")
+            value = _constant(args[0])
+            if value is None:
+                name = getattr(func, "__name__", str(func))
+                raise DataDependent(place, f"{name} reads the values of a tensor")
+            args = (value, *args[1:])
         with traceback.annotate({"place": place}):
             result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, list | tuple) else [result]:
