@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UnsupportedModel,
         UnsupportedOperation,
         lower,
+        lower_evaluation,
     )
     from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
 
@@ -56,7 +57,10 @@ _MODULES = {
     "crowdtrain._training": ("LoweredProgram", "load_into"),
     "crowdtrain.bundle": ("load_bundle", "save_bundle"),
     "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
-    "crowdtrain.lowering": ("DataDependent", "InvalidOption", "UnsupportedModel", "UnsupportedOperation", "lower"),
+    "crowdtrain.lowering": (
+        "DataDependent", "InvalidOption", "UnsupportedModel", "UnsupportedOperation", "lower",
+        "lower_evaluation",
+    ),
     "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
     "crowdtrain_engine": (
         "BackendError", "DataError", "Dataset", "EngineError", "Program", "ProgramError", "State", "execute",
@@ -104,6 +108,7 @@ __all__ = [
     "load_bundle",
     "load_into",
     "lower",
+    "lower_evaluation",
     "optim",
     "save_bundle",
 ]

@@ -22,9 +22,18 @@ class LoweredProgram(Program):
 
     initial: Mapping[str, Mapping[str, Array]] = field(default_factory=dict, repr=False, compare=False)
 
-    def initial_state(self) -> State:
-        """The state before the first step: the model's weights and buffers as they were, moments 0."""
-        return State(self.initial)
+    def initial_state(self, weights: State | None = None) -> State:
+        """The state before the first step: the model's weights and buffers as they were, moments 0.
+
+        Parameters and buffers come from ``weights`` instead, if it is given: the state of a program of the same
+        model, after training. Raises DataError if its groups have other names, shapes or types.
+        """
+        state = State(self.initial)
+        if weights is not None:
+            taken = {name: weights[name] for name in ("parameters", "buffers") if name in weights}
+            state = State({**state, **taken})
+            state.check(self)
+        return state
 
 
 def load_into(model: torch.nn.Module, state: State, *, parameters: str = "parameters") -> None:

@@ -3,7 +3,7 @@
 ``index`` and ``expr`` say what positions and words are, ``tensor`` what a tensor is while a program is being
 built, ``builder`` makes nests (``positions`` and ``emit`` bring them into form, ``assembly`` puts the program
 together). ``trace`` turns a model into a graph of ATen operations, the modules of rows fill ``table``,
-``step`` does the whole.
+``step`` does the whole, for training with ``update``, for measuring with ``evaluation``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from crowdtrain.lowering.errors import (
 )
 
 if TYPE_CHECKING:
+    from crowdtrain.lowering.evaluation import lower_evaluation
     from crowdtrain.lowering.step import lower
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "UnsupportedModel",
     "UnsupportedOperation",
     "lower",
+    "lower_evaluation",
 ]
 
 
@@ -38,4 +40,8 @@ def __getattr__(name: str) -> Any:
         from crowdtrain.lowering.step import lower
 
         return lower
+    if name == "lower_evaluation":
+        from crowdtrain.lowering.evaluation import lower_evaluation
+
+        return lower_evaluation
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,10 +34,10 @@ from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.table import HINTS, TABLE, CannotLower
 from crowdtrain.lowering.tensor import Tensor, reshape
 from crowdtrain.lowering.trace import Trace, place_of, trace
-from crowdtrain.lowering.update import Optimizers, UpdateOptions, UpdatePart
+from crowdtrain.lowering.update import Optimizers, Training, TrainingOptions
 from crowdtrain.optim import EMA
 
-__all__ = ["ROWS", "lower"]
+__all__ = ["ROWS", "Goal", "lower", "step_program"]
 
 ROWS = (
     elementwise, gathers, losses, normalization, pooling, products, reductions, resampling, sorting, views,
@@ -92,7 +93,39 @@ def lower(
     DataDependent for Python control flow on tensor values, UnsupportedModel for parameters, examples or a loss that
     no program can hold.
     """
-    options = UpdateOptions(optimizer, clip_grad_norm, clip_grad_value, accumulate, average)
+    options = TrainingOptions(optimizer, clip_grad_norm, clip_grad_value, accumulate, average)
+    training = Training(options, {name: p for name, p in model.named_parameters() if p.requires_grad})
+    return step_program(model, example, partial(trace, model, loss), training)
+
+
+class Goal(Protocol):
+    """What a step is for: its state besides parameters, buffers and constants, and what is made of its results."""
+
+    def groups(
+        self, moved: Mapping[str, tuple[int, ...]]
+    ) -> Iterable[tuple[str, str, TensorType, float | None]]:
+        """Group, name and type of each state tensor besides the counters; the number that fills it at first, None
+        for the parameter's own values. ``moved``: the parameters that have a gradient, with their shapes.
+        """
+
+    @property
+    def counters(self) -> Mapping[str, float]:
+        """Single f32 numbers of the state besides the step, and their first values."""
+
+    def build(
+        self,
+        b: Builder,
+        state: Mapping[str, Mapping[str, Tensor]],
+        results: Sequence[Tensor],
+        gradients: Mapping[str, Tensor],
+    ) -> None:
+        """The nests that follow from the results of the traced step and the gradients of parameters."""
+
+
+def step_program(
+    model: torch.nn.Module, example: tuple[Any, Any], traced: Callable[..., Trace], goal: Goal
+) -> LoweredProgram:
+    """The program of a step of ``model``. ``traced`` gives its graph, from parameters, buffers, inputs and targets."""
     named = dict(model.named_parameters())
     parameters = {name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in named.items()}
     for name, p in named.items():
@@ -107,10 +140,9 @@ def lower(
         raise UnsupportedModel(
             f"inputs and targets need one first dimension, the batch; the example has {shapes}"
         )
-    update = UpdatePart(options, {name: p for name, p in named.items() if p.requires_grad})
     shaped = targets if isinstance(example[1], tuple | list) else targets[0]
-    traced = trace(model, loss, parameters, buffers, inputs, shaped)
-    return _Lowering(traced, update, parameters, buffers).program(
+    graph = traced(parameters, buffers, inputs, shaped)
+    return _Lowering(graph, goal, parameters, buffers).program(
         _named(inputs, "inputs"), _named(targets, "targets")
     )
 
@@ -163,13 +195,13 @@ class _Lowering:
     def __init__(
         self,
         traced: Trace,
-        update: UpdatePart,
+        goal: Goal,
         parameters: Mapping[str, torch.Tensor],
         buffers: Mapping[str, torch.Tensor],
     ) -> None:
         self._b = Builder()
         self._trace = traced
-        self._update = update
+        self._goal = goal
         self._parameters = parameters
         self._buffers = buffers
         self._initial: dict[str, dict[str, Array]] = {}
@@ -178,7 +210,7 @@ class _Lowering:
         nodes = list(traced.graph.graph.nodes)
         self._places_in = [node for node in nodes if node.op == "placeholder"]
         self._constants = [node for node in nodes if node.op == "get_attr"]
-        ((self._loss, self._gradients, self._changed),) = nodes[-1].args
+        ((self._results, self._gradients, self._changed),) = nodes[-1].args
         self._roles = self._find_roles()
 
     def program(
@@ -198,14 +230,12 @@ class _Lowering:
         counters = self._state["counters"]
         for buffer, node in zip(self._state.get("buffers", {}).values(), self._changed, strict=True):
             self._assign(buffer, node)
-        loss = b.stored(reshape(self._env[self._loss], ()))
-        b.next(counters["loss"], loss)
-        b.log("loss", loss)
         with b.label("counters"):
             b.next(counters["step"], b.pointwise(lambda s: s + 1, counters["step"], what="step"))
+        results = [b.stored(reshape(self._env[node], ())) for node in self._results]
         gradients = zip(self._trace.trained, self._gradients, strict=True)
-        self._update.build(
-            b, self._state, {name: self._env[node] for name, node in gradients if node is not None}
+        self._goal.build(
+            b, self._state, results, {name: self._env[node] for name, node in gradients if node is not None}
         )
         finished = b.finish()
         if b.constants:
@@ -229,12 +259,12 @@ class _Lowering:
             self._add("buffers", name, _type(tensor), _array(name, tensor))
         gradients = zip(self._trace.trained, self._gradients, strict=True)
         moved = {name: tuple(self._parameters[name].shape) for name, node in gradients if node is not None}
-        for group, name, kind, initial in self._update.groups(moved):
+        for group, name, kind, initial in self._goal.groups(moved):
             fill = self._initial["parameters"][name] if initial is None else np.float32(initial)
             self._add(group, name, kind, np.broadcast_to(fill, kind.shape).copy())
         self._add("counters", "step", TensorType(DType.u32, ()))
-        for name, initial in {"loss": 0.0, **self._update.counters}.items():
-            self._add("counters", name, TensorType(DType.f32, ()), np.asarray(initial, np.float32))
+        for name, number in self._goal.counters.items():
+            self._add("counters", name, TensorType(DType.f32, ()), np.asarray(number, np.float32))
 
     def _constant(self, node: Node) -> Tensor:
         """A tensor that the code holds."""

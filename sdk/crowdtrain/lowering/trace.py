@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from crowdtrain.lowering.errors import DataDependent, Place, UnsupportedModel, UnsupportedOperation
 
-__all__ = ["Trace", "place_of", "trace"]
+__all__ = ["Trace", "place_of", "trace", "trace_evaluation"]
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -62,10 +62,10 @@ _WHOLE = (
 
 @dataclass(frozen=True)
 class Trace:
-    """A training step as a graph.
+    """A step as a graph.
 
-    Placeholders: parameters, buffers, inputs, targets. Outputs: the loss, the gradient (or None) of each
-    parameter in ``trained``, and each buffer as it is afterwards.
+    Placeholders: parameters, buffers, inputs, targets. Outputs: the results (the loss, or metrics), the gradient (or
+    None) of each parameter in ``trained``, and each buffer as it is afterwards.
     """
 
     graph: GraphModule
@@ -87,6 +87,52 @@ def trace(
     reads a tensor's values.
     """
     trained = tuple(name for name, tensor in parameters.items() if tensor.requires_grad)
+
+    def measure(output: Any, targets: Any, state: Tensors, places: _Places) -> Any:
+        places.part = "loss"
+        value = loss(output, targets)
+        _check_loss(value)
+        return (value,), lambda: torch.autograd.grad(
+            value, [state[name] for name in trained], allow_unused=True
+        )
+
+    return Trace(_trace(model, measure, parameters, buffers, inputs, targets), trained)
+
+
+def trace_evaluation(
+    model: torch.nn.Module,
+    metrics: Mapping[str, Callable[[Any, Any], torch.Tensor]],
+    parameters: Tensors,
+    buffers: Tensors,
+    inputs: Sequence[torch.Tensor],
+    targets: Any,
+) -> Trace:
+    """Traces ``model`` in its present mode, and what each of ``metrics`` makes of its output, as f32 numbers.
+
+    Raises UnsupportedModel if a metric is not one number, DataDependent if Python reads a tensor's values.
+    """
+
+    def measure(output: Any, targets: Any, state: Tensors, places: _Places) -> Any:
+        values = []
+        for name, metric in metrics.items():
+            places.part = f"metric {name}"
+            values.append(_checked_metric(name, metric(output, targets)))
+        return tuple(values), tuple
+
+    return Trace(_trace(model, measure, parameters, buffers, inputs, targets), ())
+
+
+def _trace(
+    model: torch.nn.Module,
+    measure: Callable[[Any, Any, Tensors, _Places], Any],
+    parameters: Tensors,
+    buffers: Tensors,
+    inputs: Sequence[torch.Tensor],
+    targets: Any,
+) -> GraphModule:
+    """The graph of a step. ``measure`` gives the results, and a function that gives gradients: of what the step
+    computes, they come last.
+    """
     places = _Places(model)
     names = (*parameters, *buffers)
     leaves, form = tree_flatten(targets)
@@ -96,12 +142,9 @@ def trace(
         rest = tensors[len(names) :]
         with _plain_operations(), places, _holding(model, state) as after:
             output = model(*rest[: len(inputs)])
-            places.in_loss = True
-            value = loss(output, tree_unflatten(rest[len(inputs) :], form))
+            results, gradients = measure(output, tree_unflatten(rest[len(inputs) :], form), state, places)
             changed = [after(name) for name in buffers]
-        _check_loss(value)
-        gradients = torch.autograd.grad(value, [state[name] for name in trained], allow_unused=True)
-        return value, gradients, changed
+        return results, gradients(), changed
 
     tensors = (*parameters.values(), *buffers.values(), *inputs, *leaves)
     with traceback.preserve_node_meta():
@@ -110,19 +153,21 @@ def trace(
         constant = [tensor.detach() for tensor in tensors]
         graph = _make_graph(torch.func.functionalize(_Replay(graph).run), constant)
     graph.graph.eliminate_dead_code()
-    return Trace(graph, trained)
+    return graph
 
 
 @contextmanager
 def _plain_operations() -> Iterator[None]:
     """Recurrent layers and attention as the operations of which they consist; gradients whatever is set outside."""
-    fused = torch._C._get_mkldnn_enabled()
+    fused, fast = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
     torch._C._set_mkldnn_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch._C._set_mkldnn_enabled(fused)
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
@@ -209,6 +254,15 @@ def _check_loss(value: Any) -> None:
         )
 
 
+def _checked_metric(name: str, value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.dtype.is_complex:
+        what = (
+            f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        )
+        raise UnsupportedModel(f"metric {name} must be a tensor of one number, it is {what}")
+    return value.reshape(()).to(torch.float32)
+
+
 def _check_shapes(graph: GraphModule) -> None:
     for node in graph.graph.nodes:
         values = node.meta.get("val")
@@ -282,7 +336,8 @@ class _Places(TorchFunctionMode):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.in_loss = False
+        self.part = ""
+        """what stands outside the model"""
         self._modules = {id(module): name for name, module in model.named_modules()}
 
     def __torch_function__(
@@ -303,7 +358,7 @@ class _Places(TorchFunctionMode):
         return result
 
     def _here(self) -> Place:
-        module, source = "loss" if self.in_loss else None, ""
+        module, source = self.part or None, ""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and (module is None or not source):
             if module is None:

@@ -22,7 +22,7 @@ from crowdtrain.optim.sums import sum_of_squares
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Optimizers", "Rule", "Selector", "UpdateOptions", "UpdatePart"]
+__all__ = ["Optimizers", "Rule", "Selector", "Training", "TrainingOptions"]
 
 Selector = str | Callable[[str, Any], bool]
 """Which parameters: a name with wildcards, or a predicate of name and parameter."""
@@ -37,7 +37,7 @@ _SUM = 12
 
 
 @dataclass(frozen=True)
-class UpdateOptions:
+class TrainingOptions:
     """Arguments of ``lower`` that concern the update; raises InvalidOption for values that make no sense."""
 
     optimizer: Optimizers
@@ -122,10 +122,10 @@ Tensors = Mapping[str, Tensor]
 State = Mapping[str, Tensors]
 
 
-class UpdatePart:
-    """The update of one program: first its state, then its nests."""
+class Training:
+    """What a training step is for: to log the loss, and to bring parameters and optimizers up to date."""
 
-    def __init__(self, options: UpdateOptions, trained: Parameters) -> None:
+    def __init__(self, options: TrainingOptions, trained: Parameters) -> None:
         """``trained`` are the parameters that require a gradient.
 
         Raises InvalidOption if the optimizers are not for these parameters.
@@ -159,22 +159,25 @@ class UpdatePart:
 
     @property
     def counters(self) -> dict[str, float]:
-        """First values of the optimizers' counters."""
-        return {
+        """The loss of the last step, and the optimizers' own."""
+        own = {
             self._counter(k, name): initial
             for k, (optimizer, _) in enumerate(self._rules)
             for name, initial in optimizer.counters.items()
         }
+        return {"loss": 0.0, **own}
 
     def _counter(self, number: int, name: str) -> str:
         return name if len(self._rules) == 1 else f"{name}.{number}"
 
-    def build(self, b: Builder, state: State, gradients: Tensors) -> None:
+    def build(self, b: Builder, state: State, results: Sequence[Tensor], gradients: Tensors) -> None:
         """The nests that bring parameters, slots, counters and averages up to date.
 
         What concerns one parameter is elementwise and comes together, so that it can be done in one pass.
         """
-        counters = state["counters"]
+        counters, (loss,) = state["counters"], results
+        b.next(counters["loss"], loss)
+        b.log("loss", loss)
         step, chosen = self._updates(b, counters["step"])
         gradients = {name: b.settle(gradient) for name, gradient in gradients.items()}
         prepare = self._preparation(b, state.get(GRADIENTS, {}), gradients, chosen)
