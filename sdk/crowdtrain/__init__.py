@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailable,
     )
+    from crowdtrain._explain import MachineSpeed, explain
     from crowdtrain._training import LoweredProgram, load_into
     from crowdtrain.bundle import load_bundle, save_bundle
     from crowdtrain.client import Client, JobHandle, NotReadyError, Quote
@@ -54,6 +55,7 @@ _MODULES = {
         "BadAnswer", "ChainError", "ChainUnavailable", "ConfigError", "Corrupt", "CrowdtrainError",
         "LoweringError", "NotFound", "PlanError", "Refused", "StoreError", "StoreUnavailable",
     ),
+    "crowdtrain._explain": ("MachineSpeed", "explain"),
     "crowdtrain._training": ("LoweredProgram", "load_into"),
     "crowdtrain.bundle": ("load_bundle", "save_bundle"),
     "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
@@ -90,6 +92,7 @@ __all__ = [
     "LocalStore",
     "LoweredProgram",
     "LoweringError",
+    "MachineSpeed",
     "NotFound",
     "NotReadyError",
     "PlanError",
@@ -104,6 +107,7 @@ __all__ = [
     "UnsupportedModel",
     "UnsupportedOperation",
     "execute",
+    "explain",
     "isas",
     "load_bundle",
     "load_into",

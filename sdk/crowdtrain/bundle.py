@@ -18,7 +18,7 @@ from crowdtrain._files import atomic_file
 from crowdtrain._training import LoweredProgram
 from crowdtrain.jobs import MAX_PROGRAM
 
-__all__ = ["Bundle", "export_state", "load_bundle", "save_bundle"]
+__all__ = ["Bundle", "export_state", "load_bundle", "read_program", "save_bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,18 @@ def save_bundle(folder: Path, program: Program, data: Dataset, state: State | No
         raise ConfigError(f"job folder {folder} cannot be written: {error}") from error
 
 
+def read_program(path: Path) -> Program:
+    """The program in a file. Raises ConfigError if it cannot be read, ProgramError if it holds no valid program."""
+    try:
+        with path.open("rb") as file:
+            return Program.decode(file.read(MAX_PROGRAM))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
 def load_bundle(folder: Path) -> Bundle:
     """A job's files. Raises ConfigError, ProgramError or Corrupt, saying what is wrong with them."""
-    try:
-        with (folder / "program").open("rb") as file:
-            program = Program.decode(file.read(MAX_PROGRAM))
-    except OSError as error:
-        raise ConfigError(f"job folder {folder} cannot be read: {error}") from error
+    program = read_program(folder / "program")
     data = tensors.read_dataset(folder / "data", program)
     program = program.bind(data.rows) if program.is_open else program
     return Bundle(program, data, tensors.read_state(folder / "state", program))

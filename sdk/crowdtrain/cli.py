@@ -148,6 +148,34 @@ def serve(
     run(create_app(LocalStore(folder), chain, limits), host, port, limits)
 
 
+# ---------------------------------------------------------------- explain
+
+
+@app.command(epilog="Example: crowdtrain explain digits")
+def explain(
+    path: Annotated[
+        Path, typer.Argument(help="A program's file, or a job's folder (crowdtrain.save_bundle).")
+    ],
+    module: Annotated[str, typer.Option(help="Only modules whose names begin so.")] = "",
+    rows: Annotated[int, typer.Option(min=1, help="Lines of each table.")] = 20,
+    flops: Annotated[
+        float | None, typer.Option(min=1, help="Operations a second; measured by default.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(min=1, help="Bytes a second; measured by default.")
+    ] = None,
+) -> None:
+    """Prints what a program does and costs: modules and nests, FLOPs, memory, estimated time."""
+    from crowdtrain._explain import MachineSpeed, measure
+    from crowdtrain._explain import explain as show
+    from crowdtrain.bundle import read_program
+
+    program = read_program(path / "program" if path.is_dir() else path)
+    machine = measure() if flops is None or bandwidth is None else MachineSpeed(flops, bandwidth)
+    machine = MachineSpeed(flops or machine.flops, bandwidth or machine.bandwidth)
+    show(program, machine=machine, module=module, rows=rows)
+
+
 # ---------------------------------------------------------------- bench
 
 

@@ -157,13 +157,14 @@ def test_every_command_explains_itself() -> None:
         ["devnet"],
         ["serve"],
         ["bench"],
+        ["explain"],
         ["job"],
         *[["job", name] for name in ("quote", "post", "watch", "result", "list", "refund")],
         ["wallet"],
         *[["wallet", name] for name in ("new", "address", "balance", "deposit", "withdraw")],
     ):
         assert "Usage" in run(*words, "--help")
-    for words in ([], ["job"], ["wallet"], ["devnet"], ["serve"], ["bench"]):
+    for words in ([], ["job"], ["wallet"], ["devnet"], ["serve"], ["bench"], ["explain"]):
         assert "Example" in run(*words, "--help")
 
 
