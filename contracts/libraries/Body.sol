@@ -10,20 +10,28 @@ library Body {
     /// `words`, of which there must be as many; its references must point at words before it.
     function run(uint256[] memory words, uint256 code, uint256 count, uint256 first) internal pure {
         unchecked {
-            for (uint256 i = 0; i < count; ++i) {
+            uint256 end = code + 4 * count;
+            uint256 base;
+            uint256 next;
+            assembly ("memory-safe") {
+                base := add(words, 32)
+                next := add(base, shl(5, first))
+            }
+            for (; code != end; code += 4) {
                 uint256 instruction;
                 uint256 a;
                 uint256 b;
                 uint256 c;
                 assembly ("memory-safe") {
-                    instruction := mload(add(code, shl(2, i)))
-                    a := mload(add(words, shl(5, add(1, byte(1, instruction)))))
-                    b := mload(add(words, shl(5, add(1, byte(2, instruction)))))
-                    c := mload(add(words, shl(5, add(1, byte(3, instruction)))))
+                    instruction := mload(code)
+                    a := mload(add(base, shl(5, byte(1, instruction))))
+                    b := mload(add(base, shl(5, byte(2, instruction))))
+                    c := mload(add(base, shl(5, byte(3, instruction))))
                 }
                 uint256 result = compute(instruction >> 248, a, b, c);
                 assembly ("memory-safe") {
-                    mstore(add(words, shl(5, add(1, add(first, i)))), result)
+                    mstore(next, result)
+                    next := add(next, 32)
                 }
             }
         }
@@ -32,8 +40,10 @@ library Body {
     /// The operation `code` of words.
     function compute(uint256 code, uint256 a, uint256 b, uint256 c) internal pure returns (uint256) {
         if (code == Ops.FFMA) return Float32.fma(a, b, c);
-        if (code < Ops.FLT) return _arithmetic(code, a, b);
-        if (code < Ops.IADD) return _compare(code, a, b) ? 1 : 0;
+        if (code < Ops.IADD) {
+            if (code < Ops.FLT) return _arithmetic(code, a, b);
+            return _compare(code, a, b) ? 1 : 0;
+        }
         if (code < Ops.SELECT) return _integer(code, a, b);
         if (code == Ops.SELECT) return a == 0 ? c : b;
         if (code < Ops.FIRST_ELEMENTARY) return _convert(code, a);
@@ -61,17 +71,17 @@ library Body {
 
     function _integer(uint256 code, uint256 a, uint256 b) private pure returns (uint256) {
         unchecked {
-            if (code == Ops.IADD) return a + b & 0xffffffff;
-            if (code == Ops.ISUB) return a - b & 0xffffffff;
-            if (code == Ops.IMUL) return a * b & 0xffffffff;
-            if (code == Ops.UMULH) return a * b >> 32;
-            if (code == Ops.IAND) return a & b;
-            if (code == Ops.IOR) return a | b;
-            if (code == Ops.IXOR) return a ^ b;
+            if (code < Ops.IAND) {
+                if (code < Ops.IMUL) return (code == Ops.IADD ? a + b : a - b) & 0xffffffff;
+                return code == Ops.IMUL ? a * b & 0xffffffff : a * b >> 32;
+            }
+            if (code < Ops.SHL) {
+                if (code == Ops.IAND) return a & b;
+                return code == Ops.IOR ? a | b : a ^ b;
+            }
             b &= 31;
             if (code == Ops.SHL) return a << b & 0xffffffff;
-            if (code == Ops.SHR) return a >> b;
-            return uint32(int32(uint32(a)) >> b);
+            return code == Ops.SHR ? a >> b : uint32(int32(uint32(a)) >> b);
         }
     }
 
@@ -98,9 +108,10 @@ library Body {
             uint256 body;
             assembly ("memory-safe") {
                 body := add(data, 33)
-                for { let i := 0 } lt(i, immediates) { i := add(i, 1) } {
-                    mstore(add(words, shl(5, add(3, i))), shr(224, mload(body)))
-                    body := add(body, 4)
+                let next := add(words, 96)
+                for { let end := add(body, shl(2, immediates)) } lt(body, end) { body := add(body, 4) } {
+                    mstore(next, shr(224, mload(body)))
+                    next := add(next, 32)
                 }
             }
             run(words, body, count, first);

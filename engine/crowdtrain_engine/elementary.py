@@ -199,12 +199,82 @@ _LOG1P = _coefficients(
     "0x1.225a62p-3 -0x1.0f277cp-3 0x1.08ceeep-3 -0x1.39c1f4p-4"
 )
 
+
+def _half_turns(x: _Word, offset: int = 0) -> tuple[_Word, _Word, _Word]:
+    """Of |x| / pi + offset / 2^25 = q + r / pi with |r| <= pi / 2: r, and a word whose first bit is q's last.
+
+    Right if 1 <= |x| < infinity, when the third word that is given back is not 0.
+
+    Payne and Hanek's reduction ("Radian reduction for trigonometric functions", 1983): |x| = m 2^e with a 24-bit
+    m, which is multiplied by those 96 bits of 1 / pi that give m 2^e / pi modulo 128 in units of 2^-57. As no
+    f32 is nearer than 2^-31 to a multiple of pi, at least 26 bits of r are right.
+    """
+    raised = _do("iadd", x, _IMPLICIT)
+    exponent = _do("shr", raised, 23)  # 128 for 1 <= |x| < 2
+    by_64, by_32 = _do("iand", exponent, 64), _do("iand", exponent, 32)
+    five = [_select(by_64, _ONE_OVER_PI[i + 2], _ONE_OVER_PI[i]) for i in range(5)]
+    four = [_select(by_32, five[i + 1], five[i]) for i in range(4)]
+    power = _do("shl", 1, exponent)
+    high, middle, low = (
+        _do("ior", _do("shl", four[i], exponent), _do("umulh", four[i + 1], power)) for i in range(3)
+    )
+    m = _do("ior", _do("iand", x, _IMPLICIT - 1), _IMPLICIT)
+    carried = _do("umulh", m, low)
+    fine = _do("iadd", _do("imul", m, middle), carried)
+    coarse = _do("iadd", _do("imul", m, high), _do("umulh", m, middle))
+    coarse = _do("iadd", coarse, _do("ult", fine, carried))
+    coarse = _do(
+        "iadd", coarse, _do("shr", fine, 31)
+    )  # to the nearest, so that the i32 `fine` is what is left
+    if offset:
+        coarse = _do("iadd", coarse, offset)
+    turns = _do("shl", coarse, 6)
+    fraction = _do("shl", turns, 1)
+    rounded = _do("i2f", fraction)  # exact
+    rest = _fma(rounded, _PI_REST * 2.0**-32, _do("i2f", fine) * (_PI * 2.0**-57))
+    r = _fma(rounded, _PI * 2.0**-32, rest)
+    return r, _do("ixor", turns, fraction), _do("iand", raised, 1 << 30)
+
+
+def _sin_of_small(r: _Word, square: _Word) -> _Word:
+    """sin r = r + r^3 p(r^2) for |r| <= pi / 2. Of infinity it is NaN, as p's last coefficient is negative."""
+    return _fma(r * square, _polynomial(square, *_SIN), r)
+
+
+def _sin(x: _Word) -> _Word:
+    """Odd to the bit; below 1 no reduction is needed, and where r^2 is 0 the sine is r (or -0 would give 0)."""
+    r, turns, reduced = _half_turns(x)
+    r = _select(reduced, _do("ixor", r, _sign(_do("ixor", turns, x))), x)
+    square = r * r
+    return _select(square, _sin_of_small(r, square), r)
+
+
+def _cos(x: _Word) -> _Word:
+    """sin(|x| + pi / 2); below 1, sin(pi / 2 - |x|)."""
+    r, turns, reduced = _half_turns(x, 1 << 24)
+    r = _select(reduced, _do("ixor", r, _sign(turns)), _PI / 2 - _do("fabs", x))
+    return _sin_of_small(r, r * r)
+
+
+_IMPLICIT = 1 << 23
+_PI = float.fromhex("0x1.921fb6p+1")
+_PI_REST = float.fromhex("-0x1.777a5cp-24")  # pi - _PI
+_ONE_OVER_PI = tuple(  # 2^194 / pi
+    0x1_45F306DC_9C882A53_F84EAFA3_EA69BB81_B6C52B32_78872083 >> shift & 0xFFFFFFFF
+    for shift in range(192, -1, -32)
+)
+
+# (sin r / r - 1) / r^2, of r^2; chosen near the fit so that no result is above 1
+_SIN = _coefficients("-0x1.555554p-3 0x1.111122p-7 -0x1.a02358p-13 0x1.72c64ep-19 -0x1.b3dfb0p-26")
+
 _DEFINITIONS: dict[str, Callable[[_Word], _Word]] = {
     "exp": _exp,
     "log": _log,
     "tanh": _tanh,
     "erf": _erf,
     "sigmoid": _sigmoid,
+    "sin": _sin,
+    "cos": _cos,
 }
 
 

@@ -66,6 +66,8 @@ OPS: tuple[Op, ...] = (
     Op("tanh", 0x42, 1, "hyperbolic tangent of a"),
     Op("erf", 0x43, 1, "error function of a"),
     Op("sigmoid", 0x44, 1, "1 / (1 + e to the -a)"),
+    Op("sin", 0x45, 1, "sine of a"),
+    Op("cos", 0x46, 1, "cosine of a"),
 )
 
 BY_NAME: dict[str, Op] = {op.name: op for op in OPS}

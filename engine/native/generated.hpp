@@ -40,6 +40,8 @@ enum class Opcode : uint8_t {
     tanh = 0x42,  // hyperbolic tangent of a
     erf = 0x43,  // error function of a
     sigmoid = 0x44,  // 1 / (1 + e to the -a)
+    sin = 0x45,  // sine of a
+    cos = 0x46,  // cosine of a
 };
 
 // How many words an operation reads; 0 for a byte that is no opcode.
@@ -79,6 +81,8 @@ constexpr int opcode_arity(uint8_t code) {
         case 0x42: return 1;
         case 0x43: return 1;
         case 0x44: return 1;
+        case 0x45: return 1;
+        case 0x46: return 1;
         default: return 0;
     }
 }
@@ -310,6 +314,179 @@ inline V sigmoid(V x1) {
     const V x39 = fsub(x16, x38);
     const V x40 = select(x17, x38, x39);
     return x40;
+}
+
+template <class V>
+inline V sin(V x1) {
+    const V x2 = splat(x1, 0x00800000u);
+    const V x3 = splat(x1, 0x40000000u);
+    const V x4 = splat(x1, 0x007fffffu);
+    const V x5 = splat(x1, 0x00000017u);
+    const V x6 = splat(x1, 0x00000020u);
+    const V x7 = splat(x1, 0x00000040u);
+    const V x8 = splat(x1, 0xf84eafa3u);
+    const V x9 = splat(x1, 0x45f306dcu);
+    const V x10 = splat(x1, 0x9c882a53u);
+    const V x11 = splat(x1, 0x00000001u);
+    const V x12 = splat(x1, 0xea69bb81u);
+    const V x13 = splat(x1, 0xb6c52b32u);
+    const V x14 = splat(x1, 0x78872083u);
+    const V x15 = splat(x1, 0x0000001fu);
+    const V x16 = splat(x1, 0x00000006u);
+    const V x17 = splat(x1, 0x30490fdbu);
+    const V x18 = splat(x1, 0xa3bbbd2eu);
+    const V x19 = splat(x1, 0x23c90fdbu);
+    const V x20 = splat(x1, 0x80000000u);
+    const V x21 = splat(x1, 0xb2d9efd8u);
+    const V x22 = splat(x1, 0x36396327u);
+    const V x23 = splat(x1, 0xb95011acu);
+    const V x24 = splat(x1, 0x3c088891u);
+    const V x25 = splat(x1, 0xbe2aaaaau);
+    const V x26 = iadd(x1, x2);
+    const V x27 = iand(x26, x3);
+    const V x28 = iand(x1, x4);
+    const V x29 = ior(x28, x2);
+    const V x30 = shr(x26, x5);
+    const V x31 = iand(x30, x6);
+    const V x32 = iand(x30, x7);
+    const V x33 = select(x32, x8, x9);
+    const V x34 = select(x32, x10, x11);
+    const V x35 = select(x31, x33, x34);
+    const V x36 = shl(x35, x30);
+    const V x37 = select(x32, x12, x10);
+    const V x38 = select(x31, x37, x33);
+    const V x39 = shl(x11, x30);
+    const V x40 = umulh(x38, x39);
+    const V x41 = ior(x36, x40);
+    const V x42 = imul(x29, x41);
+    const V x43 = shl(x38, x30);
+    const V x44 = select(x32, x13, x8);
+    const V x45 = select(x31, x44, x37);
+    const V x46 = umulh(x45, x39);
+    const V x47 = ior(x43, x46);
+    const V x48 = umulh(x29, x47);
+    const V x49 = iadd(x42, x48);
+    const V x50 = imul(x29, x47);
+    const V x51 = shl(x45, x30);
+    const V x52 = select(x32, x14, x12);
+    const V x53 = select(x31, x52, x44);
+    const V x54 = umulh(x53, x39);
+    const V x55 = ior(x51, x54);
+    const V x56 = umulh(x29, x55);
+    const V x57 = iadd(x50, x56);
+    const V x58 = ult(x57, x56);
+    const V x59 = iadd(x49, x58);
+    const V x60 = shr(x57, x15);
+    const V x61 = iadd(x59, x60);
+    const V x62 = shl(x61, x16);
+    const V x63 = shl(x62, x11);
+    const V x64 = i2f(x63);
+    const V x65 = i2f(x57);
+    const V x66 = fmul(x65, x19);
+    const V x67 = ffma(x64, x18, x66);
+    const V x68 = ffma(x64, x17, x67);
+    const V x69 = ixor(x62, x63);
+    const V x70 = ixor(x69, x1);
+    const V x71 = iand(x70, x20);
+    const V x72 = ixor(x68, x71);
+    const V x73 = select(x27, x72, x1);
+    const V x74 = fmul(x73, x73);
+    const V x75 = fmul(x73, x74);
+    const V x76 = ffma(x74, x21, x22);
+    const V x77 = ffma(x74, x76, x23);
+    const V x78 = ffma(x74, x77, x24);
+    const V x79 = ffma(x74, x78, x25);
+    const V x80 = ffma(x75, x79, x73);
+    const V x81 = select(x74, x80, x73);
+    return x81;
+}
+
+template <class V>
+inline V cos(V x1) {
+    const V x2 = splat(x1, 0x00800000u);
+    const V x3 = splat(x1, 0x40000000u);
+    const V x4 = splat(x1, 0x007fffffu);
+    const V x5 = splat(x1, 0x00000017u);
+    const V x6 = splat(x1, 0x00000020u);
+    const V x7 = splat(x1, 0x00000040u);
+    const V x8 = splat(x1, 0xf84eafa3u);
+    const V x9 = splat(x1, 0x45f306dcu);
+    const V x10 = splat(x1, 0x9c882a53u);
+    const V x11 = splat(x1, 0x00000001u);
+    const V x12 = splat(x1, 0xea69bb81u);
+    const V x13 = splat(x1, 0xb6c52b32u);
+    const V x14 = splat(x1, 0x78872083u);
+    const V x15 = splat(x1, 0x0000001fu);
+    const V x16 = splat(x1, 0x01000000u);
+    const V x17 = splat(x1, 0x00000006u);
+    const V x18 = splat(x1, 0x30490fdbu);
+    const V x19 = splat(x1, 0xa3bbbd2eu);
+    const V x20 = splat(x1, 0x23c90fdbu);
+    const V x21 = splat(x1, 0x80000000u);
+    const V x22 = splat(x1, 0x3fc90fdbu);
+    const V x23 = splat(x1, 0xb2d9efd8u);
+    const V x24 = splat(x1, 0x36396327u);
+    const V x25 = splat(x1, 0xb95011acu);
+    const V x26 = splat(x1, 0x3c088891u);
+    const V x27 = splat(x1, 0xbe2aaaaau);
+    const V x28 = iadd(x1, x2);
+    const V x29 = iand(x28, x3);
+    const V x30 = iand(x1, x4);
+    const V x31 = ior(x30, x2);
+    const V x32 = shr(x28, x5);
+    const V x33 = iand(x32, x6);
+    const V x34 = iand(x32, x7);
+    const V x35 = select(x34, x8, x9);
+    const V x36 = select(x34, x10, x11);
+    const V x37 = select(x33, x35, x36);
+    const V x38 = shl(x37, x32);
+    const V x39 = select(x34, x12, x10);
+    const V x40 = select(x33, x39, x35);
+    const V x41 = shl(x11, x32);
+    const V x42 = umulh(x40, x41);
+    const V x43 = ior(x38, x42);
+    const V x44 = imul(x31, x43);
+    const V x45 = shl(x40, x32);
+    const V x46 = select(x34, x13, x8);
+    const V x47 = select(x33, x46, x39);
+    const V x48 = umulh(x47, x41);
+    const V x49 = ior(x45, x48);
+    const V x50 = umulh(x31, x49);
+    const V x51 = iadd(x44, x50);
+    const V x52 = imul(x31, x49);
+    const V x53 = shl(x47, x32);
+    const V x54 = select(x34, x14, x12);
+    const V x55 = select(x33, x54, x46);
+    const V x56 = umulh(x55, x41);
+    const V x57 = ior(x53, x56);
+    const V x58 = umulh(x31, x57);
+    const V x59 = iadd(x52, x58);
+    const V x60 = ult(x59, x58);
+    const V x61 = iadd(x51, x60);
+    const V x62 = shr(x59, x15);
+    const V x63 = iadd(x61, x62);
+    const V x64 = iadd(x63, x16);
+    const V x65 = shl(x64, x17);
+    const V x66 = shl(x65, x11);
+    const V x67 = i2f(x66);
+    const V x68 = i2f(x59);
+    const V x69 = fmul(x68, x20);
+    const V x70 = ffma(x67, x19, x69);
+    const V x71 = ffma(x67, x18, x70);
+    const V x72 = ixor(x65, x66);
+    const V x73 = iand(x72, x21);
+    const V x74 = ixor(x71, x73);
+    const V x75 = fabs(x1);
+    const V x76 = fsub(x22, x75);
+    const V x77 = select(x29, x74, x76);
+    const V x78 = fmul(x77, x77);
+    const V x79 = fmul(x77, x78);
+    const V x80 = ffma(x78, x23, x24);
+    const V x81 = ffma(x78, x80, x25);
+    const V x82 = ffma(x78, x81, x26);
+    const V x83 = ffma(x78, x82, x27);
+    const V x84 = ffma(x79, x83, x77);
+    return x84;
 }
 
 }  // namespace crowdtrain

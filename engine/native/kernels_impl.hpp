@@ -289,7 +289,8 @@ void spread(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels) {
     for (int64_t p = 0; p < panels; ++p) std::memcpy(out + p * panel, in + p * kWords, kWords * sizeof(uint32_t));
 }
 
-#define CROWDTRAIN_UNARY(X) X(fsqrt) X(fneg) X(fabs) X(f2i) X(f2u) X(i2f) X(u2f) X(exp) X(log) X(tanh) X(erf) X(sigmoid)
+#define CROWDTRAIN_UNARY(X) X(fsqrt) X(fneg) X(fabs) X(f2i) X(f2u) X(i2f) X(u2f) X(exp) X(log) X(tanh) X(erf) X(sigmoid) \
+    X(sin) X(cos)
 #define CROWDTRAIN_BINARY(X)                                                                                      \
     X(fadd) X(fsub) X(fmul) X(fdiv) X(flt) X(fle) X(feq) X(ilt) X(ult) X(ieq) X(iadd) X(isub) X(imul) X(umulh) \
         X(iand) X(ior) X(ixor) X(shl) X(shr) X(sar)

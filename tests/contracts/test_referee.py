@@ -13,6 +13,7 @@ from contracts.vectors import FILE, broken_headers, broken_nests, text
 from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
 from crowdtrain_engine import Axis, DType, Instruction, Nest, Program, ProgramError, Read, merkle, reference
 from crowdtrain_engine.arithmetic import evaluate
+from crowdtrain_engine.elementary import FUNCTIONS
 from crowdtrain_engine.header import Header
 from crowdtrain_engine.ops import BY_NAME, OPS
 from engine.strategies import SPECIAL, Case, cases, contractions, convolutions, programs, words
@@ -140,7 +141,7 @@ def test_every_operation(referee: Referee, name: str) -> None:
 
 def test_every_elementary_function_over_its_range(referee: Referee) -> None:
     argument = np.linspace(-110, 110, 64, dtype=np.float32).view(np.uint32)
-    for name in ("exp", "log", "tanh", "erf", "sigmoid"):
+    for name in FUNCTIONS:
         asked: list[Call] = [
             ("evaluate", arguments(_operation(name), [argument], i, 0, 1, 0)) for i in range(64)
         ]

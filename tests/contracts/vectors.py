@@ -164,7 +164,7 @@ def broken_nests() -> dict[str, bytes]:
         "coefficient of 0": axis(terms=((0, 0),)),
         "reach of 2^62": replace(axis(terms=((0, -(2**31)), (1, -(2**31)))), outer=(big,), fold=(2**14,)),
         "opcode 0": body(0, 1, 2),
-        "opcode 0x45": body(0x45, 1),
+        "opcode 0x47": body(0x47, 1),
         "opcode 0x80": body(0x80, 1),
         "reference to itself": body(0x20, 1, 3),
         "accumulator without fold": body(0x20, 0, 1),

@@ -22,9 +22,11 @@ TRUTH: dict[str, Callable[[F64], F64]] = {
     "tanh": np.tanh,
     "erf": scipy.special.erf,
     "sigmoid": scipy.special.expit,
+    "sin": np.sin,
+    "cos": np.cos,
 }
 # What the exhaustive test finds, rounded up.
-WORST_ULP = {"exp": 0.90, "log": 0.95, "tanh": 1.95, "erf": 1.75, "sigmoid": 2.0}
+WORST_ULP = {"exp": 0.90, "log": 0.95, "tanh": 1.95, "erf": 1.75, "sigmoid": 2.0, "sin": 1.75, "cos": 1.95}
 INF, SIGN, ONE = 0x7F800000, 0x80000000, 0x3F800000
 LEAST_OVERFLOW = float.fromhex("0x1.ffffffp+127")  # from here on, f32 rounds to infinity
 
@@ -58,9 +60,15 @@ def worst(name: str, argument: U32) -> tuple[float, int]:
 
 
 def sample() -> U32:
-    """Every 2,111th word; those next to each power of 2 and to the functions' limits; those around 1."""
+    """Every 2,111th word; those next to each power of 2 and to the functions' limits; those around 1.
+
+    For sine and cosine, the nearest ones to many multiples of pi / 2, and 16367173 * 2^72, which is nearer to such a
+    multiple than any other f32 (Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., section 10.6).
+    """
     limits = [88.72284, 87.33655, 103.97208, 104.0, 17.32868, 16.63554, 10.0, 9.01, 4.0, 3.92, 0.3465736]
-    middles = np.concatenate([np.arange(0x100) << 23, np.array(limits, np.float32).view(np.uint32)])
+    quarters = np.append(np.arange(1, 2000) * (np.pi / 2), 16367173 * 2.0**72)
+    near = np.concatenate([limits, quarters]).astype(np.float32).view(np.uint32)
+    middles = np.concatenate([np.arange(0x100) << 23, near])
     edges = (middles[:, None] + np.arange(-8, 9)).ravel()
     near_one = np.arange(0x3F7F8000, 0x3F808000)  # where the logarithm crosses 0
     magnitudes = np.concatenate([edges, near_one]) % 2**31
@@ -111,6 +119,8 @@ SPECIAL = {
         0x7FFFFF: 0x7FFFFF,
     },
     "erf": {0: 0, SIGN: SIGN, INF: ONE, INF | SIGN: ONE | SIGN, 1: 1, SIGN | 1: SIGN | 1},
+    "sin": {0: 0, SIGN: SIGN, INF: NAN, INF | SIGN: NAN, 1: 1, SIGN | 1: SIGN | 1, 0x7FFFFF: 0x7FFFFF},
+    "cos": {0: ONE, SIGN: ONE, INF: NAN, INF | SIGN: NAN, 1: ONE, 0x40490FDB: ONE | SIGN},
     "sigmoid": {0: 0x3F000000, SIGN: 0x3F000000, INF: ONE, INF | SIGN: 0, 0xC2CFF1B4: 1, 0xC2D00000: 0},
 }
 
@@ -123,11 +133,23 @@ def test_special_values(name: str) -> None:
     assert set(evaluate(name, nans).tolist()) == {NAN}
 
 
-@pytest.mark.parametrize("name", ["tanh", "erf"])
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
 def test_odd_functions_are_odd_to_the_bit(name: str) -> None:
     argument = sample()
-    argument = argument[~np.isnan(floats(argument))]
-    np.testing.assert_array_equal(evaluate(name, argument ^ np.uint32(SIGN)), evaluate(name, argument) ^ SIGN)
+    found = evaluate(name, argument)
+    opposite = np.where(found == NAN, NAN, found ^ np.uint32(SIGN))
+    np.testing.assert_array_equal(evaluate(name, argument ^ np.uint32(SIGN)), opposite)
+
+
+def test_cosine_is_even_to_the_bit() -> None:
+    argument = sample()
+    np.testing.assert_array_equal(evaluate("cos", argument ^ np.uint32(SIGN)), evaluate("cos", argument))
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin", "cos"])
+def test_nothing_is_beyond_one(name: str) -> None:
+    found = floats(evaluate(name, sample()))
+    assert np.nanmax(np.abs(found)) == 1
 
 
 def test_sigmoids_of_opposites_sum_to_one() -> None:
@@ -137,7 +159,7 @@ def test_sigmoids_of_opposites_sum_to_one() -> None:
     assert np.abs(total - 1).max() <= 2.0**-24
 
 
-@pytest.mark.parametrize("name", TRUTH)
+@pytest.mark.parametrize("name", [name for name in TRUTH if name not in ("sin", "cos")])
 def test_monotone_between_distant_arguments(name: str) -> None:
     low = 0.0 if name == "log" else -12.0
     argument = np.linspace(low, 12.0, 10_001, dtype=np.float32).view(np.uint32)

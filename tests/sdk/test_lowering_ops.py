@@ -31,6 +31,8 @@ UNARY: dict[str, tuple[Op, float, float]] = {
     "rsqrt": (torch.rsqrt, 0.1, 4),
     "reciprocal": (torch.reciprocal, 0.2, 4),
     "erf": (torch.erf, -3, 3),
+    "sin": (torch.sin, -30, 30),
+    "cos": (torch.cos, -30, 30),
     "neg": (torch.neg, -2, 2),
     "abs": (torch.abs, -2, 2),
     "square": (torch.square, -2, 2),

@@ -12,6 +12,7 @@ from crowdtrain.lowering.builder import Builder
 from crowdtrain.lowering.expr import (
     Expr,
     const,
+    cos,
     divide,
     eq,
     erf,
@@ -30,6 +31,7 @@ from crowdtrain.lowering.expr import (
     operation,
     select,
     sigmoid,
+    sin,
     sqrt,
     tanh,
     u32,
@@ -87,6 +89,8 @@ _unary("reciprocal", lambda x: 1.0 / x)
 _unary("sigmoid", sigmoid)
 _unary("tanh", tanh)
 _unary("erf", erf)
+_unary("sin", sin)
+_unary("cos", cos)
 _unary("log1p", _log1p)
 _unary("expm1", _expm1)
 

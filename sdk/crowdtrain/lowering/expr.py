@@ -17,8 +17,8 @@ from crowdtrain.lowering.index import Atom, Exact, Index
 
 __all__ = [
     "Accumulator", "Const", "Expr", "Operation", "Position", "ReadExpr", "Scalar", "Word", "as_expr", "bits",
-    "const", "convert", "divide", "eq", "erf", "exp", "fabs", "fma", "le", "log", "logical_and",
-    "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "operation", "select", "sigmoid", "sqrt",
+    "const", "convert", "cos", "divide", "eq", "erf", "exp", "fabs", "fma", "le", "log", "logical_and",
+    "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "operation", "select", "sigmoid", "sin", "sqrt",
     "tanh", "word_of",
 ]  # fmt: skip
 
@@ -257,6 +257,14 @@ def erf(a: Expr) -> Expr:
 
 def sigmoid(a: Expr) -> Expr:
     return operation("sigmoid", f32, a)
+
+
+def sin(a: Expr) -> Expr:
+    return operation("sin", f32, a)
+
+
+def cos(a: Expr) -> Expr:
+    return operation("cos", f32, a)
 
 
 def convert(a: Expr, dtype: DType) -> Expr:
