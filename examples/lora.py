@@ -54,14 +54,10 @@ def merged(model: nn.Sequential) -> nn.Sequential:
 
 def train(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> ct.State:
     """Trains, in place, what requires a gradient; the state afterwards."""
-    rate = ct.optim.SequentialLR(
-        (ct.optim.LinearLR(1e-2, 0.1, total_iters=20), ct.optim.LinearLR(1e-2, 1.0, 0.01, total_iters=180)),
-        (20,),
-    )
     program = ct.lower(
         model,
         F.cross_entropy,
-        optimizer=ct.optim.AdamW(lr=rate),
+        optimizer=ct.optim.AdamW(lr=ct.optim.warmup_cosine(1e-2, warmup=20, total=STEPS)),
         example=(images[:BATCH], classes[:BATCH]),
         clip_grad_norm=1.0,
     )

@@ -47,15 +47,11 @@ def test_only_adapters_are_trained_as_pytorch_trains_them() -> None:
         np.testing.assert_array_equal(state["parameters"][name], before.numpy())
 
     optimizer = torch.optim.AdamW([p for p in eager.parameters() if p.requires_grad], lr=1e-2)
-    schedulers = torch.optim.lr_scheduler
-    schedule = schedulers.SequentialLR(
-        optimizer,
-        [
-            schedulers.LinearLR(optimizer, 0.1, total_iters=20),
-            schedulers.LinearLR(optimizer, 1.0, 0.01, total_iters=180),
-        ],
-        [20],
-    )
+
+    def factor(step: int) -> float:
+        return step / 20 if step < 20 else (1 + np.cos(np.pi * (step - 20) / (lora.STEPS - 20))) / 2
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for rows in np.random.default_rng(0).integers(0, 64, (lora.STEPS, lora.BATCH)):
         optimizer.zero_grad()
         F.cross_entropy(eager(images[rows]), classes[rows]).backward()

@@ -39,7 +39,9 @@ def test_names_and_defaults_are_those_of_torch(name: str) -> None:
     assert set(theirs) - ignored == {field.name for field in dataclasses.fields(getattr(optim, name))}
 
 
-@pytest.mark.parametrize("name", ["ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR"])
+@pytest.mark.parametrize(
+    "name", ["ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR"]
+)
 def test_schedules_have_the_names_and_defaults_of_torch(name: str) -> None:
     theirs = inspect.signature(getattr(torch.optim.lr_scheduler, name)).parameters
     own = {field.name: field.default for field in dataclasses.fields(getattr(optim, name))}
@@ -81,6 +83,11 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (optim.MultiStepLR, {"lr": 0.1, "milestones": ()}, "milestones"),
     (optim.SequentialLR, {"schedules": (optim.ConstantLR(0.1),), "milestones": (3,)}, "1 schedules need 0"),
     (optim.LinearLR, {"lr": 0.1, "total_iters": 0}, "total_iters"),
+    (optim.CosineAnnealingLR, {"lr": 0.1, "T_max": 10, "eta_min": -1.0}, "eta_min"),
+    (optim.OneCycleLR, {"max_lr": 0.1, "total_steps": 10, "pct_start": 1.5}, "pct_start"),
+    (optim.OneCycleLR, {"max_lr": 0.1, "total_steps": 10, "anneal_strategy": "x"}, "anneal_strategy"),
+    (optim.OneCycleLR, {"max_lr": 0.1, "total_steps": 10, "div_factor": 0.0}, "div_factor"),
+    (optim.warmup_cosine, {"lr": 0.1, "warmup": 5, "total": 5}, "total must be above warmup"),
 ]
 
 

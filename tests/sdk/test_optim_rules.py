@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from crowdtrain.lowering import InvalidOption, lower
+from crowdtrain.lowering.expr import Accumulator, Const, const, f32, u32
 from crowdtrain_engine import Dataset, State, execute
 from crowdtrain_engine.state import Array
 from lowering_support import floats, integers, rng
@@ -258,6 +259,32 @@ LRS: dict[str, tuple[ours.Schedule, Callable[[torch.optim.Optimizer], LRSchedule
         lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [3, 5, 20], 0.3),
     ),
     "exponential": (ours.ExponentialLR(0.1, 0.9), lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9)),
+    "cosine": (
+        ours.CosineAnnealingLR(0.1, 12, 0.01),
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 12, 0.01),
+    ),
+    "one-cycle": (
+        ours.OneCycleLR(0.1, 30),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, 30, cycle_momentum=False),
+    ),
+    "one-cycle in three phases": (
+        ours.OneCycleLR(0.1, 30, 0.4, "linear", 10.0, 1e3, True),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(
+            o,
+            0.1,
+            30,
+            pct_start=0.4,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+            div_factor=10.0,
+            final_div_factor=1e3,
+            three_phase=True,
+        ),
+    ),
+    "one-cycle without a way up": (
+        ours.OneCycleLR(0.1, 30, 0.0),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, 30, pct_start=0.0, cycle_momentum=False),
+    ),
     "sequence": (
         ours.SequentialLR((ours.LinearLR(0.1, 0.1, total_iters=5), ours.ExponentialLR(0.1, 0.9)), (5,)),
         lambda o: torch.optim.lr_scheduler.SequentialLR(
@@ -300,6 +327,28 @@ def test_schedules_are_those_of_torch(name: str) -> None:
         optimizer.step()
         scheduler.step()
     np.testing.assert_allclose(rates(schedule, 30), expected, rtol=2e-6, atol=1e-9)
+
+
+def test_warming_up_and_down_on_a_cosine() -> None:
+    warmup, total, steps = 5, 25, np.arange(30)
+    cosine = 0.01 + 0.09 * (1 + np.cos(np.pi * (steps - warmup) / (total - warmup))) / 2
+    expected = np.where(steps < warmup, 0.1 * steps / warmup, np.where(steps < total, cosine, 0.01))
+    schedule = ours.warmup_cosine(0.1, warmup=warmup, total=total, eta_min=0.01)
+    np.testing.assert_allclose(rates(schedule, 30), expected, rtol=2e-6, atol=1e-9)
+
+
+def test_a_schedule_far_into_training() -> None:
+    """Numbers of updates of six digits, where f32 counts exactly but products are rounded."""
+    step = Accumulator(u32)
+    for schedule, at, expected in (
+        (ours.CosineAnnealingLR(1e-3, 1_000_000), 999_000, 1e-3 * (1 + np.cos(np.pi * 0.999)) / 2),
+        (ours.ExponentialLR(1e-3, 0.99999), 700_000, 1e-3 * 0.99999**700_000),
+        (ours.StepLR(1.0, 100_000, 0.5), 1_000_000, 0.5**10),
+    ):
+        assert schedule.at(step).dtype is f32
+        value = schedule.at(const(at, u32))
+        assert isinstance(value, Const)
+        np.testing.assert_allclose(np.uint32(value.word).view(np.float32), expected, rtol=1e-5)
 
 
 def test_a_schedule_counts_updates() -> None:

@@ -13,12 +13,15 @@ from crowdtrain.optim.muon import Muon
 from crowdtrain.optim.rule import Optimizer, Slot
 from crowdtrain.optim.schedules import (
     ConstantLR,
+    CosineAnnealingLR,
     ExponentialLR,
     LinearLR,
     MultiStepLR,
+    OneCycleLR,
     Schedule,
     SequentialLR,
     StepLR,
+    warmup_cosine,
 )
 
 __all__ = [
@@ -31,12 +34,14 @@ __all__ = [
     "AdamW",
     "Adamax",
     "ConstantLR",
+    "CosineAnnealingLR",
     "ExponentialLR",
     "LinearLR",
     "Lion",
     "MultiStepLR",
     "Muon",
     "NAdam",
+    "OneCycleLR",
     "Optimizer",
     "RAdam",
     "RMSprop",
@@ -44,4 +49,5 @@ __all__ = [
     "SequentialLR",
     "Slot",
     "StepLR",
+    "warmup_cosine",
 ]
