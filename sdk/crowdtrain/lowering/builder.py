@@ -211,6 +211,10 @@ class Builder:
         """``tensor``, stored if it takes operations to compute; a view of something stored stays a view."""
         return self._store(tensor) if tensor.is_computed else tensor
 
+    def plain(self, tensor: Tensor) -> Tensor:
+        """``tensor`` so that an element is one word read at positions that loops alone give."""
+        return self._store(tensor) if tensor.is_gathered else self.settle(tensor)
+
     def stored(self, tensor: Tensor) -> Tensor:
         """``tensor``, stored under its very shape."""
         return self._store(tensor) if tensor.value is None else tensor

@@ -46,6 +46,26 @@ def _embedding(b: Builder, weight: Tensor, indices: Tensor, *_: object) -> Tenso
     return b.view(weight, (*indices.shape, weight.shape[1]), lambda *i: (word(*i[:rank]), i[rank]))
 
 
+@lowers("embedding_dense_backward.default")
+def _embedding_backward(
+    b: Builder, gradient: Tensor, indices: Tensor, rows: int, padding: int, by_frequency: bool
+) -> Tensor:
+    """Each row of the table gathers what was added up where its number stands; the padding row nothing."""
+    if by_frequency:
+        raise CannotLower("gradients are scaled by frequencies", "Leave scale_grad_by_freq out.")
+    width, count = gradient.shape[-1], indices.size
+    b.plain(gradient)
+    numbers, parts = reshape(indices, (count,)), reshape(gradient, (count, width))
+    if 0 <= padding < rows:
+        numbers = b.pointwise(lambda n: select(eq(n, padding), -1, n), numbers, what="rows but padding")
+    b.settle(numbers)
+
+    def add(acc: Expr, row: Index, column: Index, n: Index) -> Expr:
+        return select(eq(numbers[n], word_of(row, i32)), acc + parts[n, column], acc)
+
+    return b.fold((rows, width), (count,), add, "scatter")
+
+
 class _Indexing:
     """Indexing with integer tensors in some dimensions of a shape, as NumPy does it."""
 

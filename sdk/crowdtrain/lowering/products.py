@@ -15,8 +15,8 @@ __all__: list[str] = []
 
 def _product(b: Builder, x: Tensor, y: Tensor, what: str) -> Tensor:
     """x · y over the last two dimensions; any before them are batches. x is [.., n, k], y [.., k, m]."""
-    b.settle(x)
-    b.settle(y)
+    b.plain(x)
+    b.plain(y)
     *batch, rows, inner = x.shape
     columns = y.shape[-1]
 
@@ -139,8 +139,8 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    b.settle(x)
-    b.settle(weight)
+    b.plain(x)
+    b.plain(weight)
     c = _Convolution(weight, stride, padding, dilation, groups)
     shape = _output_shape(x, weight, stride, padding, dilation, transposed, output_padding, groups)
     result = (c.up if transposed else c.down)(b, x, weight, shape, "forward")
@@ -192,7 +192,7 @@ def _convolution_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     for tensor in (gradient, x, weight):
-        b.settle(tensor)
+        b.plain(tensor)
     c = _Convolution(weight, stride, padding, dilation, groups)
     to_input, to_weight, to_bias = None, None, None
     if wanted[0]:

@@ -143,6 +143,14 @@ class Tensor:
         """Whether an element takes more than reading a word at a computed position."""
         return self.weight.operations > 0
 
+    @property
+    def is_gathered(self) -> bool:
+        """Whether an element is read at positions that are themselves read."""
+        read = self.element
+        return isinstance(read, ReadExpr) and any(
+            isinstance(atom, Word) for index in read.indices for atom in _atoms(index)
+        )
+
     def __repr__(self) -> str:
         return f"Tensor({self.dtype.name}, {self.shape}, {self.label!r})"
 

@@ -1,8 +1,8 @@
 """From a module and a loss to a graph of ATen operations: forward, loss and gradients, without mutation.
 
 Every node of the graph knows its place: the module and the user's source line that it comes from, or is the
-gradient of. Two passes: the first runs the model on fake tensors and records what autograd does, the second
-takes out in-place operations (torch.func.functionalize).
+gradient of. The first pass runs the model on fake tensors and records what autograd does; a second one takes out
+operations in place, if there are any (torch.func.functionalize). Then the graph is rewritten (``rewrites``).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from crowdtrain.lowering.errors import DataDependent, Place, UnsupportedModel, UnsupportedOperation
+from crowdtrain.lowering.rewrites import rewrite
 
 __all__ = ["Trace", "place_of", "trace", "trace_evaluation"]
 
@@ -52,9 +53,10 @@ _LINE = 120
 
 _WHOLE = (
     "_log_softmax_backward_data", "_softmax_backward_data", "_upsample_nearest_exact1d",
-    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "native_batch_norm_backward",
-    "native_group_norm_backward", "nll_loss2d_backward", "nll_loss2d_forward", "nll_loss_backward",
-    "nll_loss_forward", "threshold_backward", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "embedding_dense_backward",
+    "native_batch_norm_backward", "native_group_norm_backward", "nll_loss2d_backward", "nll_loss2d_forward",
+    "nll_loss_backward", "nll_loss_forward", "select_backward", "select_scatter", "slice_backward",
+    "threshold_backward", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d",
 )  # fmt: skip
 """Operations with a lowering of their own, though PyTorch could take them apart."""
@@ -150,9 +152,11 @@ def _trace(
     with traceback.preserve_node_meta():
         graph = _make_graph(step, tensors)
         _check_shapes(graph)
-        constant = [tensor.detach() for tensor in tensors]
-        graph = _make_graph(torch.func.functionalize(_Replay(graph).run), constant)
+        if any(_is_mutation(node) for node in graph.graph.nodes):
+            constant = [tensor.detach() for tensor in tensors]
+            graph = _make_graph(torch.func.functionalize(_Replay(graph).run), constant)
     graph.graph.eliminate_dead_code()
+    rewrite(graph)
     return graph
 
 
@@ -320,6 +324,11 @@ def _constant(tensor: torch.Tensor) -> torch.Tensor | None:
                 return None  # whatever shares its memory is constant no more
     found = values.get(proxy.proxy.node)
     return found if isinstance(found, torch.Tensor) else None
+
+
+def _is_mutation(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def _changes(node: Node) -> set[Node]:

@@ -17,7 +17,7 @@ __all__: list[str] = []
 Positions = tuple[Index, ...]
 
 
-def _at(positions: Positions, dim: int, index: Index | int) -> tuple[Index | int, ...]:
+def _at(positions: Sequence[Index | int], dim: int, index: Index | int) -> tuple[Index | int, ...]:
     return (*positions[:dim], index, *positions[dim + 1 :])
 
 
@@ -117,19 +117,40 @@ def _cat(b: Builder, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if len(pieces) == 1:
         return pieces[0]
     dtype, d = promote(*pieces), dim % len(pieces[0].shape)
-    pieces = [b.bordered(number(b, piece, dtype), (d,)) for piece in pieces]
+    pieces = [b.settle(number(b, piece, dtype)) for piece in pieces]
     starts = [sum(piece.shape[d] for piece in pieces[:k]) for k in range(len(pieces))]
     shape = (*pieces[0].shape[:d], sum(piece.shape[d] for piece in pieces), *pieces[0].shape[d + 1 :])
+    parts = [(p, start) for p, start in zip(pieces, starts, strict=True) if not _is_zero(p)]
+    if not parts:
+        return b.constant(0, dtype, shape)
+    along = _edge(pieces, d)
+    if along is None:
+        parts = [(b.bordered(piece, (d,)), start) for piece, start in parts]
+
+    def read(piece: Tensor, start: int, i: Sequence[Index]) -> Expr:
+        if along is None:
+            return piece.read(_at(i, d, i[d] - start))
+        return piece.read(_at(_at(i, d, 0), along, (i[d] - start) * shape[along] + i[along]))
 
     def element(*i: Index) -> Expr:
-        word, *words = (
-            piece.read(_at(i, d, i[d] - start), 0) for piece, start in zip(pieces, starts, strict=True)
-        )
+        word, *words = (read(piece, start, i) for piece, start in parts)
         for other in words:
             word = operation("ior", dtype, word, other)
         return word
 
     return b.tensor(dtype, shape, element, "cat")
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    return isinstance(tensor.element, Const) and tensor.element.word == 0
+
+
+def _edge(pieces: Sequence[Tensor], d: int) -> int | None:
+    """A dimension beyond whose edge to read instead of ``d``, where all pieces have an extent of 1 and no edge."""
+    if any(piece.shape[d] != 1 for piece in pieces) or all(piece.has_edges((d,)) for piece in pieces):
+        return None
+    others = (e for e in range(len(pieces[0].shape)) if e != d)
+    return next((e for e in others if all(_is_zero(p) or p.has_edges((e,)) for p in pieces)), None)
 
 
 @lowers("constant_pad_nd.default")
@@ -177,7 +198,7 @@ def _slice_scatter(
     def moved(*i: Index) -> Expr:
         return source.read((*i[:d], exact(i[d] - chosen.start, step), *i[d + 1 :]))
 
-    if isinstance(x.element, Const) and x.element.word == 0:
+    if _is_zero(x):
         return b.tensor(x.dtype, x.shape, moved, "slice gradient")
     ones = b.stored(b.constant(1, u32, (len(chosen),)))
 
