@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import crowdtrain as ct
@@ -9,8 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from crowdtrain.chain import INITIAL, SegmentSpec, SegmentState, Source
+from crowdtrain.jobs import JobFiles, publish_job
+from crowdtrain.manifest import Manifest
+from crowdtrain.plan import Plan
+from crowdtrain.stores import FakeStore
+from crowdtrain.tensors import save_state
 from crowdtrain_engine import DataError, Dataset, State, execute
 from lowering_support import floats, integers
+from small_jobs import Sample, open_segment
 from torch import nn
 
 
@@ -142,3 +150,40 @@ def test_weights_of_another_model_are_refused() -> None:
     )
     with pytest.raises(DataError, match=r"body\.weight"):
         evaluation(net()).initial_state(other.initial_state())
+
+
+def test_a_segment_of_evaluation_starts_from_what_a_segment_of_training_put_out() -> None:
+    order = np.tile(BATCHES, (5, 1))
+    example = (INPUTS[:8], TARGETS[:8])
+    training = ct.lower(net(), F.cross_entropy, optimizer=ct.optim.AdamW(lr=1e-2), example=example)
+    data = Dataset(INPUTS.numpy(), TARGETS.numpy(), order=order)
+    measuring, first = evaluation(net()).bind(data.rows), training.initial_state()
+    empty = evaluation(net()).initial_state()
+    initial = State({**first, "totals": empty["totals"], "evaluation": empty["counters"]})
+    groups, own = list(first), {"totals": len(first), "counters": len(first) + 1}
+    trained = [Source(INITIAL, i) for i in range(len(groups))]
+    measured = [Source(INITIAL, own[g]) if g in own else Source(0, groups.index(g)) for g in empty]
+    training = training.bind(data.rows)
+    plan = Plan(
+        tuple(
+            SegmentSpec(program.root, data.root, 30, 10, 1, tuple(inputs))
+            for program, inputs in ((training, trained), (measuring, measured))
+        )
+    )
+    store = FakeStore()
+    manifest = publish_job(store, plan, [training, measuring], [data], initial)
+    job = Sample(store, training, data, initial, plan, manifest).job
+    after, _ = execute(training, first, data, steps=30)
+    output = replace(
+        open_segment(0),
+        state=SegmentState.COMMITTED,
+        group_roots=after.group_roots,
+        output_root=after.root,
+        cid=save_state(store, after),
+    )
+    files = JobFiles(store, job, Manifest.decode(store.get(manifest, 2**20)))
+    state = files.load_input(1, lambda _: output)
+    assert state.root == evaluation(net()).initial_state(after).root
+    result, _ = execute(files.program(1), state, files.dataset(1), steps=30)
+    assert result["counters"]["step"] == 30
+    assert result["totals"]["accuracy"] / 30 > 0.34

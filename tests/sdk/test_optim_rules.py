@@ -520,3 +520,36 @@ def test_an_update_is_a_few_neighbouring_maps(options: dict[str, Any], parts: li
     assert [program.labels.nests[i].removeprefix(prefix) for i in numbers] == parts
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert all(not program.nests[i].fold and program.nests[i].type.size == 16 * 12 for i in numbers)
+
+
+def test_a_norm_reads_gradients_in_the_order_in_which_they_lie() -> None:
+    model = nn.Sequential(nn.Linear(100, 24), nn.Linear(24, 3))
+    example = (torch.ones(2, 100), TARGETS[:2])
+    program = lower(model, F.cross_entropy, optimizer=ours.SGD(), example=example, clip_grad_norm=1.0)
+    assert "clipping: norm of 0.weight: columns" in program.labels.nests
+    assert not [label for label in program.labels.nests if label.endswith("positions")]
+
+
+def test_native_gives_the_words_of_the_reference() -> None:
+    """All rules in one program, with everything around them."""
+    kinds: list[ours.Optimizer] = [
+        ours.SGD(momentum=0.9, dampening=0.1), ours.AdamW(amsgrad=True), ours.Adamax(), ours.NAdam(), ours.RAdam(),
+        ours.RMSprop(momentum=0.9, centered=True), ours.Adagrad(), ours.Adadelta(), ours.Lion(), ours.Adafactor(),
+        ours.Muon(lr=ours.OneCycleLR(0.1, 10)),
+    ]  # fmt: skip
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(5, 5, bias=False) for _ in kinds))
+    program = lower(
+        model, F.cross_entropy, optimizer=[(f"{i}.*", kind) for i, kind in enumerate(kinds)],
+        example=(torch.ones(4, 5), TARGETS[:4]), clip_grad_norm=0.5, clip_grad_value=0.1, accumulate=2,
+        average=ours.EMA(),
+    )  # fmt: skip
+    data = Dataset(floats(8, 5).numpy(), integers(8, below=5).numpy(), order=np.arange(16).reshape(4, 4) % 8)
+    results = [
+        execute(program, program.initial_state(), data, steps=4, backend=backend)[0]
+        for backend in ("reference", "native")
+    ]
+    assert results[0].root == results[1].root
+    for name, tensor in results[1]["parameters"].items():
+        assert np.isfinite(tensor).all()
+        assert not np.array_equal(tensor, program.initial_state()["parameters"][name]), name
