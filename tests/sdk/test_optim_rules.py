@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from crowdtrain.lowering import InvalidOption, lower
+from crowdtrain.lowering import Builder, InvalidOption, lower
 from crowdtrain.lowering.expr import Accumulator, Const, const, f32, u32
-from crowdtrain_engine import Dataset, State, execute
+from crowdtrain.optim.sums import sum_of_squares
+from crowdtrain_engine import Dataset, DType, State, TensorType, execute
 from crowdtrain_engine.state import Array
 from lowering_support import floats, integers, rng
 from torch import nn
@@ -522,12 +523,19 @@ def test_an_update_is_a_few_neighbouring_maps(options: dict[str, Any], parts: li
     assert all(not program.nests[i].fold and program.nests[i].type.size == 16 * 12 for i in numbers)
 
 
-def test_a_norm_reads_gradients_in_the_order_in_which_they_lie() -> None:
-    model = nn.Sequential(nn.Linear(100, 24), nn.Linear(24, 3))
-    example = (torch.ones(2, 100), TARGETS[:2])
-    program = lower(model, F.cross_entropy, optimizer=ours.SGD(), example=example, clip_grad_norm=1.0)
-    assert "clipping: norm of 0.weight: columns" in program.labels.nests
-    assert not [label for label in program.labels.nests if label.endswith("positions")]
+def test_a_norm_reads_a_transposed_gradient_as_it_lies() -> None:
+    b = Builder()
+    stored = b.state("gradients", "x", TensorType(DType.f32, (24, 100)))
+    turned = b.view(stored, (100, 24), lambda i, j: (j, i))
+    b.log("squares", sum_of_squares(b, turned, "squares"))
+    program = b.finish()
+    (read,) = program.nests[0].reads
+    assert [axis.terms for axis in read.axes] == [((1, 1),), ((0, 1),)]
+    assert read.shape == (50, 48)
+    values = floats(24, 100).numpy()
+    state = State({"gradients": {"x": values}})
+    _, logs = execute(program, state, Dataset.from_tensors({}), steps=1, backend="reference")
+    np.testing.assert_allclose(logs["squares"][0], np.square(values, dtype=np.float64).sum(), rtol=1e-6)
 
 
 def test_native_gives_the_words_of_the_reference() -> None:
