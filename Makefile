@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format artifacts bench bench-gas test-slow test-ipfs clean
+.PHONY: help setup demo test check format artifacts bench bench-gas test-slow test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-gas  gas of every transaction and of a whole dispute"
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
 	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
+	@echo "make test-hf    models of Hugging Face's transformers (installs it, 150 MB)"
 	@echo "make artifacts  compile the contracts into the package; regenerate shared tables"
 
 $(BIN)/python:
@@ -69,6 +70,10 @@ bench-gas: setup
 test-slow: setup
 	FOUNDRY_PROFILE=slow node_modules/.bin/forge test
 	$(BIN)/pytest -m slow
+
+test-hf: setup
+	@$(PIP) -e '.[hf]'
+	$(BIN)/pytest tests/sdk/test_huggingface.py
 
 test-ipfs: setup
 	$(BIN)/pytest -m ipfs

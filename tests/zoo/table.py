@@ -58,7 +58,7 @@ def _bare(tensors: tuple[Tensor, ...]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def _images(channels: int, size: int, classes: int = 10) -> Callable[[int], Batch]:
+def images(channels: int, size: int, classes: int = 10) -> Callable[[int], Batch]:
     return lambda n: ((torch.randn(n, channels, size, size),), (torch.randint(classes, (n,)),))
 
 
@@ -66,7 +66,7 @@ def _vectors(size: int, classes: int) -> Callable[[int], Batch]:
     return lambda n: ((torch.randn(n, size),), (torch.randint(classes, (n,)),))
 
 
-def _tokens(vocabulary: int, length: int) -> Callable[[int], Batch]:
+def tokens(vocabulary: int, length: int) -> Callable[[int], Batch]:
     def data(n: int) -> Batch:
         text = torch.randint(vocabulary, (n, length + 1))
         return (text[:, :-1].contiguous(),), (text[:, 1:].contiguous(),)
@@ -74,16 +74,16 @@ def _tokens(vocabulary: int, length: int) -> Callable[[int], Batch]:
     return data
 
 
-def _padded(vocabulary: int, length: int, count: int) -> Tensor:
+def padded(vocabulary: int, length: int, count: int) -> Tensor:
     """Sequences of at least 2 tokens, filled up with ``PADDING``."""
     tokens = torch.randint(1, vocabulary, (count, length))
     lengths = torch.randint(2, length + 1, (count, 1))
     return tokens.where(torch.arange(length) < lengths, torch.tensor(PADDING))
 
 
-def _masked_tokens(vocabulary: int, length: int) -> Callable[[int], Batch]:
+def masked_tokens(vocabulary: int, length: int) -> Callable[[int], Batch]:
     def data(n: int) -> Batch:
-        tokens = _padded(vocabulary, length, n)
+        tokens = padded(vocabulary, length, n)
         chosen = (torch.rand(n, length) < 0.3) & (tokens != PADDING)
         chosen[:, 0] = True
         return (tokens.masked_fill(chosen, vocabulary - 1),), (tokens.masked_fill(~chosen, IGNORED),)
@@ -93,8 +93,8 @@ def _masked_tokens(vocabulary: int, length: int) -> Callable[[int], Batch]:
 
 def _pairs_of_texts(vocabulary: int, source: int, target: int) -> Callable[[int], Batch]:
     def data(n: int) -> Batch:
-        (text,), (following,) = _tokens(vocabulary, target)(n)
-        return (_padded(vocabulary, source, n), text), (following,)
+        (text,), (following,) = tokens(vocabulary, target)(n)
+        return (padded(vocabulary, source, n), text), (following,)
 
     return data
 
@@ -120,7 +120,7 @@ def _graphs(nodes: int, features: int, edges: int, classes: int) -> Callable[[in
 
 def _captions(size: int, vocabulary: int, length: int) -> Callable[[int], Batch]:
     def data(n: int) -> Batch:
-        tokens = _padded(vocabulary - 1, length, n)
+        tokens = padded(vocabulary - 1, length, n)
         ends = (tokens != PADDING).sum(1) - 1
         tokens[torch.arange(n), ends] = vocabulary - 1
         return (torch.randn(n, 3, size, size), tokens), ()
@@ -130,20 +130,20 @@ def _captions(size: int, vocabulary: int, length: int) -> Callable[[int], Batch]
 
 ZOO: Mapping[str, Entry] = {
     "mlp": Entry(lambda: MLP(12, 32, 32, 5), _vectors(12, 5), F.cross_entropy, 8),
-    "cnn": Entry(lambda: CNN(4, 8), _images(1, 8), F.cross_entropy, 8),
-    "vgg": Entry(lambda: VGG((4, 8), 8, 16), _images(3, 8), F.cross_entropy, 8),
-    "resnet": Entry(lambda: ResNet(4, (1, 1)), _images(3, 8), F.cross_entropy, 8),
-    "mixed_resnet": Entry(lambda: MixedResNet(4), _images(3, 16), F.cross_entropy, 16),
+    "cnn": Entry(lambda: CNN(4, 8), images(1, 8), F.cross_entropy, 8),
+    "vgg": Entry(lambda: VGG((4, 8), 8, 16), images(3, 8), F.cross_entropy, 8),
+    "resnet": Entry(lambda: ResNet(4, (1, 1)), images(3, 8), F.cross_entropy, 8),
+    "mixed_resnet": Entry(lambda: MixedResNet(4), images(3, 16), F.cross_entropy, 16),
     "unet": Entry(lambda: UNet(4, 3), _pixels(16, 3), F.cross_entropy),
     "autoencoder": Entry(lambda: Autoencoder(4), _own_images(8), F.mse_loss),
-    "vit": Entry(lambda: ViT(8, 4, 16, 2, 2), _images(3, 8), F.cross_entropy),
-    "gpt": Entry(lambda: GPT(17, 16, 2, 2, 8), _tokens(17, 8), next_token_loss),
-    "llama": Entry(lambda: Llama(17, 16, 2, 4, 2, 24, 8), _tokens(17, 8), next_token_loss),
-    "bert": Entry(lambda: BERT(17, 16, 2, 2, 8), _masked_tokens(17, 8), masked_token_loss),
+    "vit": Entry(lambda: ViT(8, 4, 16, 2, 2), images(3, 8), F.cross_entropy),
+    "gpt": Entry(lambda: GPT(17, 16, 2, 2, 8), tokens(17, 8), next_token_loss),
+    "llama": Entry(lambda: Llama(17, 16, 2, 4, 2, 24, 8), tokens(17, 8), next_token_loss),
+    "bert": Entry(lambda: BERT(17, 16, 2, 2, 8), masked_tokens(17, 8), masked_token_loss),
     "seq2seq": Entry(lambda: Seq2Seq(17, 16, 1, 2, 8), _pairs_of_texts(17, 7, 5), next_token_loss),
-    "lstm": Entry(lambda: TaggingLSTM(17, 8, 2), _tokens(17, 6), next_token_loss),
-    "gru": Entry(lambda: TaggingGRU(17, 8, 2), _tokens(17, 6), next_token_loss),
-    "bidirectional_lstm": Entry(lambda: TaggingLSTM(17, 8, 1, True), _tokens(17, 6), next_token_loss),
+    "lstm": Entry(lambda: TaggingLSTM(17, 8, 2), tokens(17, 6), next_token_loss),
+    "gru": Entry(lambda: TaggingGRU(17, 8, 2), tokens(17, 6), next_token_loss),
+    "bidirectional_lstm": Entry(lambda: TaggingLSTM(17, 8, 1, True), tokens(17, 6), next_token_loss),
     "experts_top1": Entry(lambda: MixtureOfExperts(12, 16, 5, top=1), _vectors(12, 5), F.cross_entropy, 8),
     "experts_top2": Entry(lambda: MixtureOfExperts(12, 16, 5, top=2), _vectors(12, 5), F.cross_entropy, 8),
     "graph": Entry(lambda: GraphNetwork(6, 8, 4), _graphs(6, 6, 10, 4), F.cross_entropy),

@@ -276,6 +276,8 @@ class _Lowering:
                 f"a tensor that requires a gradient but is no parameter of the model is used by {place_of(node)}; "
                 f"register it in the model, or detach it"
             )
+        if tensor.numel() == 0:
+            return self._b.constant(0, _DTYPES[tensor.dtype], tuple(tensor.shape))
         name = str(node.target)
         checked = _checked(f"constant {name}", tensor, tuple(_DTYPES))
         return self._b.table(_array(name, checked), name)
