@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from crowdtrain._training import LoweredProgram
 from crowdtrain.lowering import lower
+from crowdtrain.random import Draws
 from crowdtrain_engine import Dataset, Program, State, execute
 from crowdtrain_engine.state import Array
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Op = Callable[..., torch.Tensor]
 
@@ -156,6 +158,44 @@ def arrays_of(samples: Samples) -> Any:
     return tuple(t.numpy() for t in samples) if isinstance(samples, tuple) else samples.numpy()
 
 
+_A = torch.ops.aten
+_DRAWN: Mapping[Any, Callable[..., Array]] = {
+    _A.bernoulli.default: lambda d, p: d.uniform(p.shape) < p.numpy(),
+    _A.bernoulli_.Tensor: lambda d, x, p: d.uniform(x.shape) < p.numpy(),
+    _A.bernoulli_.float: lambda d, x, p: d.bernoulli(x.shape, p),
+    _A.exponential_.default: lambda d, x, rate=1.0: d.exponential(x.shape, rate),
+    _A.normal.Tensor_Tensor: lambda d, mean, std: d.normal(mean.shape) * std.numpy() + mean.numpy(),
+    _A.normal.Tensor_float: lambda d, mean, std=1.0: d.normal(mean.shape) * std + mean.numpy(),
+    _A.normal.float_Tensor: lambda d, mean, std: d.normal(std.shape) * std.numpy() + mean,
+    _A.normal.float_float: lambda d, mean, std, shape: d.normal(shape, mean, std),
+    _A.normal_.default: lambda d, x, mean=0.0, std=1.0: d.normal(x.shape, mean, std),
+    _A.rand.default: lambda d, shape: d.uniform(shape),
+    _A.rand_like.default: lambda d, x: d.uniform(x.shape),
+    _A.randint.default: lambda d, high, shape: d.integers(shape, 0, high),
+    _A.randint.low: lambda d, low, high, shape: d.integers(shape, low, high),
+    _A.randint_like.default: lambda d, x, high: d.integers(x.shape, 0, high),
+    _A.randn.default: lambda d, shape: d.normal(shape),
+    _A.randn_like.default: lambda d, x: d.normal(x.shape),
+    _A.uniform_.default: lambda d, x, low=0.0, high=1.0: d.uniform(x.shape, low, high),
+}
+
+
+class DrawnByProgram(TorchDispatchMode):
+    """Lets eager PyTorch draw the random numbers of a program's step; all of them, in order."""
+
+    def __init__(self, draws: Draws) -> None:
+        super().__init__()
+        self._draws = draws
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in _DRAWN:
+            return result
+        drawn = _DRAWN[func](self._draws, *args)
+        with torch.no_grad():
+            return result.copy_(torch.from_numpy(np.ascontiguousarray(drawn)))
+
+
 def train_both(
     model: torch.nn.Module,
     loss: Op,
@@ -168,7 +208,9 @@ def train_both(
     batch: int,
     backend: str = "native",
 ) -> tuple[LoweredProgram, State, Array, Array]:
-    """Trains ``model`` lowered, and then itself eagerly, on the same batches: losses of both."""
+    """Trains ``model`` lowered, and then itself eagerly, on the same batches with the same random numbers: losses of
+    both.
+    """
     count = len(inputs[0] if isinstance(inputs, tuple) else inputs)
     order = np.stack([rng(step).permutation(count)[:batch] for step in range(steps)])
     some = slice(batch)
@@ -177,11 +219,12 @@ def train_both(
     state, logs = execute(program, program.initial_state(), data, steps=steps, backend=backend)
     eager = torch_optimizer(model.parameters())
     losses = []
-    for rows in order:
+    for step, rows in enumerate(order):
         eager.zero_grad()
         arguments = rows_of(inputs, rows)
-        output = model(*arguments) if isinstance(arguments, tuple) else model(arguments)
-        value = loss(output, rows_of(targets, rows))
+        with DrawnByProgram(Draws(0, step, program.draws)):
+            output = model(*arguments) if isinstance(arguments, tuple) else model(arguments)
+            value = loss(output, rows_of(targets, rows))
         value.backward()
         eager.step()
         losses.append(value.item())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         isas,
     )
 
-    from crowdtrain import optim
+    from crowdtrain import optim, random
     from crowdtrain._errors import (
         BadAnswer,
         ChainError,
@@ -114,13 +114,14 @@ __all__ = [
     "lower",
     "lower_evaluation",
     "optim",
+    "random",
     "save_bundle",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "optim":
-        return import_module("crowdtrain.optim")
+    if name in ("optim", "random"):
+        return import_module(f"crowdtrain.{name}")
     if name in _WHERE:
         value = getattr(import_module(_WHERE[name]), name)
         globals()[name] = value

@@ -21,6 +21,8 @@ class LoweredProgram(Program):
     """A program made by :func:`crowdtrain.lower`, with the state in which training begins."""
 
     initial: Mapping[str, Mapping[str, Array]] = field(default_factory=dict, repr=False, compare=False)
+    draws: int = field(default=0, repr=False, compare=False)
+    """how often a step draws random numbers: see :class:`crowdtrain.random.Draws`"""
 
     def initial_state(self, weights: State | None = None) -> State:
         """The state before the first step: the model's weights and buffers as they were, moments 0.

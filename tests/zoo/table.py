@@ -23,7 +23,7 @@ from zoo.language import (
     next_token_loss,
 )
 from zoo.structures import CLIP, GraphNetwork, MixtureOfExperts, contrastive_loss
-from zoo.vision import CNN, MLP, VGG, Autoencoder, MixedResNet, ResNet, UNet, ViT
+from zoo.vision import CNN, MLP, VAE, VGG, Autoencoder, MixedResNet, ResNet, UNet, ViT, evidence_loss
 
 __all__ = ["ZOO", "Entry"]
 
@@ -111,6 +111,14 @@ def _own_images(size: int) -> Callable[[int], Batch]:
     return data
 
 
+def _own_vectors(size: int) -> Callable[[int], Batch]:
+    def data(n: int) -> Batch:
+        vectors = torch.rand(n, size)
+        return (vectors,), (vectors,)
+
+    return data
+
+
 def _graphs(nodes: int, features: int, edges: int, classes: int) -> Callable[[int], Batch]:
     return lambda n: (
         (torch.randn(n, nodes, features), torch.randint(nodes, (n, 2, edges))),
@@ -136,8 +144,10 @@ ZOO: Mapping[str, Entry] = {
     "mixed_resnet": Entry(lambda: MixedResNet(4), images(3, 16), F.cross_entropy, 16),
     "unet": Entry(lambda: UNet(4, 3), _pixels(16, 3), F.cross_entropy),
     "autoencoder": Entry(lambda: Autoencoder(4), _own_images(8), F.mse_loss),
+    "vae": Entry(lambda: VAE(24, 16, 4), _own_vectors(24), evidence_loss, 8),
     "vit": Entry(lambda: ViT(8, 4, 16, 2, 2), images(3, 8), F.cross_entropy),
     "gpt": Entry(lambda: GPT(17, 16, 2, 2, 8), tokens(17, 8), next_token_loss),
+    "gpt_dropout": Entry(lambda: GPT(17, 16, 2, 2, 8, dropout=0.2), tokens(17, 8), next_token_loss),
     "llama": Entry(lambda: Llama(17, 16, 2, 4, 2, 24, 8), tokens(17, 8), next_token_loss),
     "bert": Entry(lambda: BERT(17, 16, 2, 2, 8), masked_tokens(17, 8), masked_token_loss),
     "seq2seq": Entry(lambda: Seq2Seq(17, 16, 1, 2, 8), _pairs_of_texts(17, 7, 5), next_token_loss),
@@ -149,4 +159,4 @@ ZOO: Mapping[str, Entry] = {
     "graph": Entry(lambda: GraphNetwork(6, 8, 4), _graphs(6, 6, 10, 4), F.cross_entropy),
     "clip": Entry(lambda: CLIP(17, 16, 2, 6, 8), _captions(8, 17, 6), contrastive_loss),
 }
-"""By name. All are deterministic: without dropout or other random numbers."""
+"""By name. ``gpt_dropout`` and ``vae`` draw random numbers."""

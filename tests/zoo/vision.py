@@ -11,6 +11,7 @@ from torch import Tensor, nn
 __all__ = [
     "CNN",
     "MLP",
+    "VAE",
     "VGG",
     "Autoencoder",
     "BasicBlock",
@@ -19,6 +20,7 @@ __all__ = [
     "ResNet",
     "UNet",
     "ViT",
+    "evidence_loss",
 ]
 
 
@@ -68,6 +70,28 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class VAE(nn.Module):
+    """A variational autoencoder of flat inputs: reconstruction, mean and log variance (Kingma and Welling 2013)."""
+
+    def __init__(self, inputs: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, inputs))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        sample = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return self.decoder(sample), mean, log_variance
+
+
+def evidence_loss(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """The negative evidence lower bound for inputs between 0 and 1, per sample."""
+    logits, mean, log_variance = output
+    reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    divergence = -0.5 * (1 + log_variance - mean.pow(2) - log_variance.exp()).sum()
+    return (reconstruction + divergence) / len(x)
 
 
 class ResNet(nn.Module):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from crowdtrain_engine import DType, Program, TensorType
 from crowdtrain_engine.merkle import PAGE_WORDS
@@ -27,6 +28,9 @@ from crowdtrain.lowering.expr import Accumulator, Const, Expr, Scalar, const, f3
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.positions import split_loops, with_tables
 from crowdtrain.lowering.tensor import Formula, Tensor, broadcast
+
+if TYPE_CHECKING:
+    from crowdtrain.lowering.random import Draws
 
 __all__ = ["LONG_SUM", "Builder"]
 
@@ -44,6 +48,8 @@ class Builder:
         self._program = Assembly()
         self._where = ("", "", "")
         self._tables: dict[object, Tensor] = {}
+        self.draws: Draws | None = None
+        """where random numbers come from, if the step draws any"""
 
     def state(self, group: str, name: str, kind: TensorType) -> Tensor:
         """Declares a state tensor; until :meth:`next` says otherwise it stays as it is."""

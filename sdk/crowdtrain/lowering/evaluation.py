@@ -28,11 +28,12 @@ def lower_evaluation(
     *,
     example: tuple[Any, Any],
     keep_mode: bool = False,
+    seed: int = 0,
 ) -> LoweredProgram:
     """The program that measures ``model`` on one batch: forward only, as after ``model.eval()``.
 
     Each of ``metrics`` is a function of output and targets that gives one number. With ``keep_mode`` every module stays
-    in the mode in which it is. ``example`` and the data are those of :func:`lower`.
+    in the mode in which it is. ``example``, ``seed`` and the data are those of :func:`lower`.
 
     State: groups ``parameters`` and ``buffers`` (if any) with the names and types that a training program of the same
     model has, so that they can come from its state; ``totals``, the sum of each metric over the steps so far;
@@ -43,7 +44,8 @@ def lower_evaluation(
     if not metrics or not all(callable(metric) for metric in metrics.values()):
         raise InvalidOption("metrics must be functions by their names, at least one")
     with _mode(model, keep=keep_mode):
-        return step_program(model, example, partial(trace_evaluation, model, metrics), _Evaluation(metrics))
+        traced = partial(trace_evaluation, model, metrics)
+        return step_program(model, example, traced, _Evaluation(metrics), seed)
 
 
 @contextmanager

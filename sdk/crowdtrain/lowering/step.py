@@ -21,6 +21,7 @@ from crowdtrain.lowering import (
     normalization,
     pooling,
     products,
+    random,
     reductions,
     resampling,
     sorting,
@@ -28,9 +29,10 @@ from crowdtrain.lowering import (
 )
 from crowdtrain.lowering.assembly import CONSTANTS
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.errors import Place, UnsupportedModel, UnsupportedOperation
+from crowdtrain.lowering.errors import InvalidOption, Place, UnsupportedModel, UnsupportedOperation
 from crowdtrain.lowering.expr import ReadExpr, Word
 from crowdtrain.lowering.index import Index
+from crowdtrain.lowering.random import DRAWING, Draws
 from crowdtrain.lowering.table import HINTS, TABLE, CannotLower
 from crowdtrain.lowering.tensor import Tensor, reshape
 from crowdtrain.lowering.trace import Trace, place_of, trace
@@ -40,7 +42,8 @@ from crowdtrain.optim import EMA
 __all__ = ["ROWS", "Goal", "lower", "step_program"]
 
 ROWS = (
-    elementwise, gathers, losses, normalization, pooling, products, reductions, resampling, sorting, views,
+    elementwise, gathers, losses, normalization, pooling, products, random, reductions, resampling, sorting,
+    views,
 )  # fmt: skip
 """Modules whose rows fill the table."""
 
@@ -65,6 +68,7 @@ def lower(
     clip_grad_value: float | None = None,
     accumulate: int = 1,
     average: EMA | None = None,
+    seed: int = 0,
 ) -> LoweredProgram:
     """The program of one training step of ``model``, as it is now: its mode, weights, frozen parameters.
 
@@ -79,15 +83,16 @@ def lower(
 
     With ``accumulate=k`` a step is a micro-batch: gradients add up, each divided by k, and every k-th step updates.
     ``clip_grad_value`` then bounds each element, ``clip_grad_norm`` the norm of all gradients together (as those
-    functions of ``torch.nn.utils``, in this order). ``average`` keeps an average of the weights.
+    functions of ``torch.nn.utils``, in this order). ``average`` keeps an average of the weights. ``seed`` (below 2^32)
+    is that of dropout and all other random numbers, which :mod:`crowdtrain.random` repeats.
 
     State: groups ``parameters``, ``buffers`` (if any), one for each of the optimizers' slots, ``gradients`` (if they
-    accumulate), ``average`` (if there is one), ``counters`` (``step``, ``loss`` of the last step, the optimizers'
-    own, numbered where there are several optimizers) and ``constants`` (tensors that the code holds, and what
-    follows from them alone, if any). 64-bit integers become 32-bit ones, booleans u32. Log: ``loss``. Data: ``inputs``,
-    ``targets`` (``inputs.0`` and so on where there are several) and ``order``, [steps, batch]: step t reads the samples
-    ``order[t]``. The program is open in the number of samples and steps; a step beyond the rows of ``order`` would
-    read words 0, so executing code refuses it.
+    accumulate), ``average`` (if there is one), ``counters`` (``step``, ``seed`` if anything is random, ``loss`` of the
+    last step, the optimizers' own, numbered where there are several optimizers) and ``constants`` (tensors that the
+    code holds, and what follows from them alone, if any). 64-bit integers become 32-bit ones, booleans u32. Log:
+    ``loss``. Data: ``inputs``, ``targets`` (``inputs.0`` and so on where there are several) and ``order``, [steps,
+    batch]: step t reads the samples ``order[t]``. The program is open in the number of samples and steps; a step
+    beyond the rows of ``order`` would read words 0, so executing code refuses it.
 
     Raises InvalidOption for options that make no sense, UnsupportedOperation for an operation that has no lowering,
     DataDependent for Python control flow on tensor values, UnsupportedModel for parameters, examples or a loss that
@@ -95,7 +100,7 @@ def lower(
     """
     options = TrainingOptions(optimizer, clip_grad_norm, clip_grad_value, accumulate, average)
     training = Training(options, {name: p for name, p in model.named_parameters() if p.requires_grad})
-    return step_program(model, example, partial(trace, model, loss), training)
+    return step_program(model, example, partial(trace, model, loss), training, seed)
 
 
 class Goal(Protocol):
@@ -123,9 +128,15 @@ class Goal(Protocol):
 
 
 def step_program(
-    model: torch.nn.Module, example: tuple[Any, Any], traced: Callable[..., Trace], goal: Goal
+    model: torch.nn.Module,
+    example: tuple[Any, Any],
+    traced: Callable[..., Trace],
+    goal: Goal,
+    seed: int,
 ) -> LoweredProgram:
     """The program of a step of ``model``. ``traced`` gives its graph, from parameters, buffers, inputs and targets."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InvalidOption(f"seed must be a whole number from 0 to 2^32 - 1, it is {seed!r}")
     named = dict(model.named_parameters())
     parameters = {name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in named.items()}
     for name, p in named.items():
@@ -142,7 +153,7 @@ def step_program(
         )
     shaped = targets if isinstance(example[1], tuple | list) else targets[0]
     graph = traced(parameters, buffers, inputs, shaped)
-    return _Lowering(graph, goal, parameters, buffers).program(
+    return _Lowering(graph, goal, parameters, buffers, seed).program(
         _named(inputs, "inputs"), _named(targets, "targets")
     )
 
@@ -198,6 +209,7 @@ class _Lowering:
         goal: Goal,
         parameters: Mapping[str, torch.Tensor],
         buffers: Mapping[str, torch.Tensor],
+        seed: int,
     ) -> None:
         self._b = Builder()
         self._trace = traced
@@ -212,6 +224,8 @@ class _Lowering:
         self._constants = [node for node in nodes if node.op == "get_attr"]
         ((self._results, self._gradients, self._changed),) = nodes[-1].args
         self._roles = self._find_roles()
+        self._seed = np.asarray(seed, np.uint32)
+        self._draws = sum(str(node.target) in DRAWING for node in nodes)
 
     def program(
         self, inputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
@@ -220,6 +234,8 @@ class _Lowering:
         b = self._b
         self._declare()
         batch = self._batch({**inputs, **targets})
+        if self._draws:
+            b.draws = Draws(b, self._state["counters"], self._draws)
         state = {**self._state["parameters"], **self._state.get("buffers", {})}
         self._env.update(zip(self._places_in, (*state.values(), *batch), strict=True))
         for node in self._constants:
@@ -249,6 +265,7 @@ class _Lowering:
             finished.logs,
             finished.labels,
             self._initial,
+            self._draws,
         )
 
     def _declare(self) -> None:
@@ -263,6 +280,8 @@ class _Lowering:
             fill = self._initial["parameters"][name] if initial is None else np.float32(initial)
             self._add(group, name, kind, np.broadcast_to(fill, kind.shape).copy())
         self._add("counters", "step", TensorType(DType.u32, ()))
+        if self._draws:
+            self._add("counters", "seed", TensorType(DType.u32, ()), self._seed)
         for name, number in self._goal.counters.items():
             self._add("counters", name, TensorType(DType.f32, ()), np.asarray(number, np.float32))
 

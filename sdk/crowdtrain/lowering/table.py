@@ -24,16 +24,11 @@ Row = Callable[..., Any]
 TABLE: dict[str, Row] = {}
 """Lowerings by names such as ``aten.add.Tensor``."""
 
-_RANDOM = "Random numbers are not supported; use dropout with p = 0, or call eval() on the module"
-
 HINTS: dict[str, str] = {
     "aten._local_scalar_dense": "Keep the value in a tensor instead of reading it with item()",
-    "aten.bernoulli": _RANDOM,
-    "aten.native_dropout": _RANDOM,
-    "aten.rand": _RANDOM,
-    "aten.rand_like": _RANDOM,
-    "aten.randn": _RANDOM,
-    "aten.randn_like": _RANDOM,
+    "aten.multinomial": "Compare uniform numbers with the cumulated probabilities, or use gumbel_softmax",
+    "aten.rrelu_with_noise_functional": "Use leaky_relu, or a product with rand_like where x is negative",
+    "aten.randperm": "Sort uniform numbers: torch.rand(n).argsort()",
 }
 """What to use instead, by the name of an operation without its overload."""
 
