@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from crowdtrain.lowering import Builder, InvalidOption, lower
+from crowdtrain.lowering import Builder, InvalidOption, UnsupportedModel, lower
 from crowdtrain.lowering.expr import Accumulator, Const, const, f32, u32
 from crowdtrain.optim.sums import sum_of_squares
 from crowdtrain_engine import Dataset, DType, State, TensorType, execute
@@ -489,8 +489,9 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": [(3, adamw)]}, "a selector is"),
     ({"optimizer": torch.optim.AdamW}, "must be an optimizer"),
     ({"optimizer": ours.Muon()}, "parameter 0.bias: Muon is for parameters of two dimensions"),
-    ({"clip_grad_norm": 0.0}, "clip_grad_norm must be above 0"),
-    ({"clip_grad_value": float("nan")}, "clip_grad_value must be above 0"),
+    ({"clip_grad_norm": 0.0}, "clip_grad_norm must be a number above 0"),
+    ({"clip_grad_value": float("nan")}, "clip_grad_value must be a number above 0"),
+    ({"clip_grad_norm": "1"}, "clip_grad_norm must be a number"),
     ({"accumulate": 0}, "accumulate"),
     ({"accumulate": 1.5}, "accumulate"),
     ({"average": 0.9}, "average must be an optim.EMA"),
@@ -501,6 +502,13 @@ INVALID: list[tuple[dict[str, Any], str]] = [
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         lower(mlp(), F.cross_entropy, example=(INPUTS[:4], TARGETS[:4]), **{"optimizer": adamw, **options})
+
+
+def test_a_model_in_which_nothing_trains_is_refused_whatever_the_optimizers() -> None:
+    model = mlp().requires_grad_(False)
+    for optimizer in (adamw, [("*", adamw)]):
+        with pytest.raises(UnsupportedModel, match="nothing to train"):
+            lower(model, F.cross_entropy, example=(INPUTS[:4], TARGETS[:4]), optimizer=optimizer)
 
 
 MOMENTS = ["first moment", "second moment", "update"]

@@ -49,8 +49,8 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("clip_grad_norm", "clip_grad_value"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InvalidOption(f"{name} must be above 0 and below inf, it is {value}")
+            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise InvalidOption(f"{name} must be a number above 0 and below inf, it is {value!r}")
         if not isinstance(self.accumulate, int) or not 1 <= self.accumulate < 2**31:
             raise InvalidOption(
                 f"accumulate must be a whole number of steps, 1 or more, it is {self.accumulate!r}"
@@ -72,6 +72,8 @@ def _assigned(optimizers: Optimizers, trained: Parameters) -> list[tuple[Optimiz
         return [(optimizers, list(trained))]
     if not isinstance(optimizers, list | tuple):
         raise InvalidOption(f"{_WANTED}, it is {optimizers!r}")
+    if not trained:
+        return []
     left = dict(trained)
     taken: list[tuple[Optimizer, list[str]]] = []
     for rule in optimizers:
