@@ -6,6 +6,7 @@ which there is a free function ``fadd(V, V)`` (and so on for each primitive) and
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from .elementary import FUNCTIONS, Function
@@ -42,20 +43,66 @@ constexpr int opcode_arity(uint8_t code) {{
 """
 
 
+_RAW = frozenset(("fadd", "fsub", "fmul", "fdiv", "ffma", "fsqrt", "fneg", "fabs"))
+"""Operations with a variant that leaves a NaN as the processor makes it."""
+_BLIND = _RAW | {"flt", "fle", "feq", "f2i", "f2u"}
+"""Operations whose result does not depend on which NaN they read."""
+
+
 def _template(function: Function) -> str:
-    values = [f"splat(x1, 0x{immediate:08x}u)" for immediate in function.immediates]
-    for code, *references in function.body:
+    first = 2 + len(function.immediates)
+    seen = _seen(function, first)
+    lines = [f"const V x{2 + i} = splat(x1, 0x{word:08x}u);" for i, word in enumerate(function.immediates)]
+    for number, (code, *references) in enumerate(function.body, start=first):
         op = BY_CODE[code]
-        values.append(f"{op.name}({', '.join(f'x{reference}' for reference in references[: op.arity])})")
-    lines = "".join(f"    const V x{number} = {value};\n" for number, value in enumerate(values, start=2))
+        name = f"{op.name}_raw" if op.name in _RAW and number not in seen else op.name
+        operands = list(references[: op.arity])
+        if op.name == "select" and (compared := _comparison(function, first, operands[0])):
+            name, operands = "select_flt", [*compared, *operands[1:]]
+        lines.append(f"const V x{number} = {name}({', '.join(f'x{reference}' for reference in operands)});")
+    result = first + len(function.body) - 1
+    used = _used("\n".join(lines), result)
+    text = "".join(f"    {line}\n" for line in lines if line.split()[2] in used)
     return f"""\
 template <class V>
 inline V {function.name}(V x1) {{
-{lines}\
-    return x{1 + len(values)};
+{text}\
+    return x{result};
 }}
 
 """
+
+
+def _seen(function: Function, first: int) -> set[int]:
+    """References whose very words matter: those of the result, and of what reads bits."""
+    seen = {first + len(function.body) - 1}
+    for number, (code, *references) in reversed(list(enumerate(function.body, start=first))):
+        op = BY_CODE[code]
+        if op.name == "select":
+            seen |= {references[0], *(references[1:] if number in seen else ())}
+        elif op.name not in _BLIND:
+            seen |= set(references[: op.arity])
+    return seen
+
+
+def _comparison(function: Function, first: int, reference: int) -> tuple[int, int] | None:
+    """The two numbers that are compared, if ``reference`` is a comparison "less"."""
+    if reference < first:
+        return None
+    code, a, b, _ = function.body[reference - first]
+    return (a, b) if BY_CODE[code].name == "flt" else None
+
+
+def _used(text: str, result: int) -> set[str]:
+    """Names that the result, or a line that is used, reads."""
+    lines = {line.split()[2]: line.split("=", 1)[1] for line in text.splitlines()}
+    used, todo = set(), [f"x{result}"]
+    while todo:
+        name = todo.pop()
+        if name in lines and name not in used:
+            used.add(name)
+            todo += re.findall(r"x\d+", lines[name])
+    return used
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "conversions.hpp"
+#include "derived.hpp"
 #include "generated.hpp"
 #include "kernels.hpp"
 
@@ -64,13 +64,13 @@ void pass3(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t* 
 template <class V>
 struct Sum {
     static constexpr bool kSecond = false;
-    static V step(V acc, V x, V) { return add_raw(acc, x); }
+    static V step(V acc, V x, V) { return fadd_raw(acc, x); }
     static V done(V acc) { return canonical(acc); }
 };
 template <class V>
 struct MultiplyAdd {
     static constexpr bool kSecond = true;
-    static V step(V acc, V x, V y) { return fma_raw(x, y, acc); }
+    static V step(V acc, V x, V y) { return ffma_raw(x, y, acc); }
     static V done(V acc) { return canonical(acc); }
 };
 template <class V, bool kAccFirst, bool kTakeNew>
@@ -143,7 +143,7 @@ void tile_pass(int64_t depth, const TileSide& rows, const TileSide& columns, uin
         for (int i = 0; i < kRows; ++i) {
             const V x = splat(V{}, row[i][row_at]);
             CROWDTRAIN_UNROLL
-            for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = fma_raw(x, y[j], acc[i * kVectors + j]);
+            for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = ffma_raw(x, y[j], acc[i * kVectors + j]);
         }
     }
     // a NaN accumulator stays NaN whatever its payload, so that making it canonical once is enough

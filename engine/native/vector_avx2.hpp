@@ -46,15 +46,13 @@ inline V canonical(V v) {
     return from(_mm256_blendv_ps(f32(v), f32(splat(v, 0x7fc00000)), is_nan));
 }
 
-inline V fma_raw(V a, V b, V c) { return from(_mm256_fmadd_ps(f32(a), f32(b), f32(c))); }
-inline V add_raw(V a, V b) { return from(_mm256_add_ps(f32(a), f32(b))); }
-
-inline V fadd(V a, V b) { return canonical(add_raw(a, b)); }
-inline V fsub(V a, V b) { return canonical(from(_mm256_sub_ps(f32(a), f32(b)))); }
-inline V fmul(V a, V b) { return canonical(from(_mm256_mul_ps(f32(a), f32(b)))); }
-inline V fdiv(V a, V b) { return canonical(from(_mm256_div_ps(f32(a), f32(b)))); }
-inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
-inline V fsqrt(V a) { return canonical(from(_mm256_sqrt_ps(f32(a)))); }
+// What ends in _raw leaves a NaN as the processor makes it: for results that only such operations read.
+inline V ffma_raw(V a, V b, V c) { return from(_mm256_fmadd_ps(f32(a), f32(b), f32(c))); }
+inline V fadd_raw(V a, V b) { return from(_mm256_add_ps(f32(a), f32(b))); }
+inline V fsub_raw(V a, V b) { return from(_mm256_sub_ps(f32(a), f32(b))); }
+inline V fmul_raw(V a, V b) { return from(_mm256_mul_ps(f32(a), f32(b))); }
+inline V fdiv_raw(V a, V b) { return from(_mm256_div_ps(f32(a), f32(b))); }
+inline V fsqrt_raw(V a) { return from(_mm256_sqrt_ps(f32(a))); }
 
 inline V iand(V a, V b) { return from(_mm256_and_si256(words(a), words(b))); }
 inline V ior(V a, V b) { return from(_mm256_or_si256(words(a), words(b))); }
@@ -71,8 +69,8 @@ inline V shl(V a, V b) { return from(_mm256_sllv_epi32(words(a), words(iand(b, s
 inline V shr(V a, V b) { return from(_mm256_srlv_epi32(words(a), words(iand(b, splat(b, 31))))); }
 inline V sar(V a, V b) { return from(_mm256_srav_epi32(words(a), words(iand(b, splat(b, 31))))); }
 
-inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
-inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
+inline V fneg_raw(V a) { return ixor(a, splat(a, 0x80000000)); }
+inline V fabs_raw(V a) { return iand(a, splat(a, 0x7fffffff)); }
 
 inline V one_where(__m256i mask) { return from(_mm256_srli_epi32(mask, 31)); }
 inline V one_where(__m256 mask) { return one_where(_mm256_castps_si256(mask)); }
@@ -89,10 +87,9 @@ inline V select(V a, V b, V c) {
     const __m256i is_zero = _mm256_cmpeq_epi32(words(a), _mm256_setzero_si256());
     return from(_mm256_blendv_epi8(words(b), words(c), is_zero));
 }
-// `b` where a < bound as f32 (never for NaN), else `c`
-inline V where_less(V a, float bound, V b, V c) {
-    const __m256 less = _mm256_cmp_ps(f32(a), _mm256_set1_ps(bound), _CMP_LT_OQ);
-    return from(_mm256_blendv_ps(f32(c), f32(b), less));
+// select(flt(a, b), x, y)
+inline V select_flt(V a, V b, V x, V y) {
+    return from(_mm256_blendv_ps(f32(y), f32(x), _mm256_cmp_ps(f32(a), f32(b), _CMP_LT_OQ)));
 }
 
 // toward zero; 0x80000000 beyond i32 and for NaN

@@ -46,15 +46,13 @@ inline V canonical(V v) {
     return from(_mm512_mask_set1_epi32(words(v), is_nan, 0x7fc00000));
 }
 
-inline V fma_raw(V a, V b, V c) { return from(_mm512_fmadd_ps(f32(a), f32(b), f32(c))); }
-inline V add_raw(V a, V b) { return from(_mm512_add_ps(f32(a), f32(b))); }
-
-inline V fadd(V a, V b) { return canonical(add_raw(a, b)); }
-inline V fsub(V a, V b) { return canonical(from(_mm512_sub_ps(f32(a), f32(b)))); }
-inline V fmul(V a, V b) { return canonical(from(_mm512_mul_ps(f32(a), f32(b)))); }
-inline V fdiv(V a, V b) { return canonical(from(_mm512_div_ps(f32(a), f32(b)))); }
-inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
-inline V fsqrt(V a) { return canonical(from(_mm512_sqrt_ps(f32(a)))); }
+// What ends in _raw leaves a NaN as the processor makes it: for results that only such operations read.
+inline V ffma_raw(V a, V b, V c) { return from(_mm512_fmadd_ps(f32(a), f32(b), f32(c))); }
+inline V fadd_raw(V a, V b) { return from(_mm512_add_ps(f32(a), f32(b))); }
+inline V fsub_raw(V a, V b) { return from(_mm512_sub_ps(f32(a), f32(b))); }
+inline V fmul_raw(V a, V b) { return from(_mm512_mul_ps(f32(a), f32(b))); }
+inline V fdiv_raw(V a, V b) { return from(_mm512_div_ps(f32(a), f32(b))); }
+inline V fsqrt_raw(V a) { return from(_mm512_sqrt_ps(f32(a))); }
 
 inline V iand(V a, V b) { return from(_mm512_and_si512(words(a), words(b))); }
 inline V ior(V a, V b) { return from(_mm512_or_si512(words(a), words(b))); }
@@ -71,8 +69,8 @@ inline V shl(V a, V b) { return from(_mm512_sllv_epi32(words(a), words(iand(b, s
 inline V shr(V a, V b) { return from(_mm512_srlv_epi32(words(a), words(iand(b, splat(b, 31))))); }
 inline V sar(V a, V b) { return from(_mm512_srav_epi32(words(a), words(iand(b, splat(b, 31))))); }
 
-inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
-inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
+inline V fneg_raw(V a) { return ixor(a, splat(a, 0x80000000)); }
+inline V fabs_raw(V a) { return iand(a, splat(a, 0x7fffffff)); }
 
 inline V one_where(__mmask16 mask) { return from(_mm512_maskz_set1_epi32(mask, 1)); }
 inline V flt(V a, V b) { return one_where(_mm512_cmp_ps_mask(f32(a), f32(b), _CMP_LT_OQ)); }
@@ -84,10 +82,9 @@ inline V ieq(V a, V b) { return one_where(_mm512_cmpeq_epi32_mask(words(a), word
 inline V select(V a, V b, V c) {
     return from(_mm512_mask_blend_epi32(_mm512_test_epi32_mask(words(a), words(a)), words(c), words(b)));
 }
-// `b` where a < bound as f32 (never for NaN), else `c`
-inline V where_less(V a, float bound, V b, V c) {
-    const __mmask16 less = _mm512_cmp_ps_mask(f32(a), _mm512_set1_ps(bound), _CMP_LT_OQ);
-    return from(_mm512_mask_blend_epi32(less, words(c), words(b)));
+// select(flt(a, b), x, y)
+inline V select_flt(V a, V b, V x, V y) {
+    return from(_mm512_mask_blend_ps(_mm512_cmp_ps_mask(f32(a), f32(b), _CMP_LT_OQ), f32(y), f32(x)));
 }
 
 // toward zero; 0x80000000 beyond i32 and for NaN

@@ -52,8 +52,9 @@ inline V choose(I32 mask, V b, V c) { return from((words(b) & (U32)mask) | (word
 // Every NaN as the one word that stands for it.
 inline V canonical(V v) { return choose(f32(v) == f32(v), v, splat(v, 0x7fc00000)); }
 
+// What ends in _raw leaves a NaN as the processor makes it: for results that only such operations read.
 #ifdef __FP_FAST_FMAF
-inline V fma_raw(V a, V b, V c) {
+inline V ffma_raw(V a, V b, V c) {
     V r;
     for (int i = 0; i < V::kLanes; ++i) r.floats[i] = __builtin_fmaf(a.floats[i], b.floats[i], c.floats[i]);
     return r;
@@ -61,7 +62,7 @@ inline V fma_raw(V a, V b, V c) {
 #else
 // An exact product in f64, a sum rounded to odd, then to f32: so the last rounding is the only one that counts (Boldo
 // and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). The sum's error is exact (Knuth's two-sum).
-inline V fma_raw(V a, V b, V c) {
+inline V ffma_raw(V a, V b, V c) {
     const F64 product = __builtin_convertvector(f32(a), F64) * __builtin_convertvector(f32(b), F64);
     const F64 addend = __builtin_convertvector(f32(c), F64);
     const F64 sum = product + addend, part = sum - product;
@@ -73,17 +74,13 @@ inline V fma_raw(V a, V b, V c) {
     return from(__builtin_convertvector(odd, F32));
 }
 #endif
-inline V add_raw(V a, V b) { return from(f32(a) + f32(b)); }
-
-inline V fadd(V a, V b) { return canonical(add_raw(a, b)); }
-inline V fsub(V a, V b) { return canonical(from(f32(a) - f32(b))); }
-inline V fmul(V a, V b) { return canonical(from(f32(a) * f32(b))); }
-inline V fdiv(V a, V b) { return canonical(from(f32(a) / f32(b))); }
-inline V ffma(V a, V b, V c) { return canonical(fma_raw(a, b, c)); }
-inline V fsqrt(V a) {
+inline V fadd_raw(V a, V b) { return from(f32(a) + f32(b)); }
+inline V fsub_raw(V a, V b) { return from(f32(a) - f32(b)); }
+inline V fmul_raw(V a, V b) { return from(f32(a) * f32(b)); }
+inline V fdiv_raw(V a, V b) { return from(f32(a) / f32(b)); }
+inline V fsqrt_raw(V a) {
     const F32 x = f32(a);
-    return canonical(
-        from(F32{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])}));
+    return from(F32{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])});
 }
 
 inline V iand(V a, V b) { return from(words(a) & words(b)); }
@@ -100,8 +97,8 @@ inline V shl(V a, V b) { return from(words(a) << (words(b) & 31)); }
 inline V shr(V a, V b) { return from(words(a) >> (words(b) & 31)); }
 inline V sar(V a, V b) { return from(i32(a) >> (i32(b) & 31)); }
 
-inline V fneg(V a) { return canonical(ixor(a, splat(a, 0x80000000))); }
-inline V fabs(V a) { return canonical(iand(a, splat(a, 0x7fffffff))); }
+inline V fneg_raw(V a) { return ixor(a, splat(a, 0x80000000)); }
+inline V fabs_raw(V a) { return iand(a, splat(a, 0x7fffffff)); }
 
 inline V one_where(I32 mask) { return from((U32)mask >> 31); }
 inline V flt(V a, V b) { return one_where(f32(a) < f32(b)); }
@@ -111,8 +108,8 @@ inline V ilt(V a, V b) { return one_where(i32(a) < i32(b)); }
 inline V ult(V a, V b) { return one_where(words(a) < words(b)); }
 inline V ieq(V a, V b) { return one_where(words(a) == words(b)); }
 inline V select(V a, V b, V c) { return choose(words(a) != 0, b, c); }
-// `b` where a < bound as f32 (never for NaN), else `c`
-inline V where_less(V a, float bound, V b, V c) { return choose(f32(a) < bound, b, c); }
+// select(flt(a, b), x, y)
+inline V select_flt(V a, V b, V x, V y) { return choose(f32(a) < f32(b), x, y); }
 
 // toward zero; 0x80000000 beyond i32 and for NaN (where C++ leaves it open)
 inline V truncate(V a) {
