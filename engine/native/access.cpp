@@ -31,6 +31,15 @@ Dimension flatten(const std::vector<Dimension>& dimensions) {
 
 }  // namespace
 
+Operand output_of(const Nest& nest) {
+    Operand out;
+    for (size_t loop = 0; loop < nest.outer.size(); ++loop) {
+        out.axes.emplace_back().size = nest.outer[loop];
+        out.axes.back().coefficients[loop] = 1;
+    }
+    return out;
+}
+
 std::pair<int64_t, int64_t> affine_range(const Nest& nest, const Axis& axis) {
     int64_t low = axis.offset, high = axis.offset;
     for (int loop = 0; loop < nest.loops(); ++loop) {

@@ -66,6 +66,9 @@ struct Dimension {
     std::array<int64_t, kMaxLoops> coefficients;
 };
 
+// The output as an operand would read it.
+Operand output_of(const Nest& nest);
+
 // Smallest and largest value of an axis's affine form.
 std::pair<int64_t, int64_t> affine_range(const Nest& nest, const Axis& axis);
 

@@ -28,16 +28,6 @@ bool gathers(const Operand& operand) {
                        [](const Axis& axis) { return axis.mode == Mode::gather; });
 }
 
-// The output as an operand would read it.
-Operand output_of(const Nest& nest) {
-    Operand out;
-    for (size_t loop = 0; loop < nest.outer.size(); ++loop) {
-        out.axes.emplace_back().size = nest.outer[loop];
-        out.axes.back().coefficients[loop] = 1;
-    }
-    return out;
-}
-
 // For each tile of rows the distance between two of them, or -1 where it varies.
 void list_steps(const int32_t* offsets, int64_t rows, int64_t tile_rows, int32_t* steps) {
     for (int64_t row = 0; row < rows; row += tile_rows) {

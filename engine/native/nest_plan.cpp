@@ -3,12 +3,14 @@
 #include "contraction.hpp"
 #include "fold.hpp"
 #include "map.hpp"
+#include "scatter.hpp"
 
 namespace crowdtrain {
 
 std::unique_ptr<NestPlan> plan_nest(const Nest& nest, const Kernels& kernels) {
     if (nest.fold.empty()) return std::make_unique<Map>(nest, kernels);
     if (auto contraction = Contraction::make(nest, kernels)) return contraction;
+    if (auto scatter = Scatter::make(nest, kernels)) return scatter;
     return std::make_unique<Fold>(nest, kernels);
 }
 

@@ -223,6 +223,69 @@ def cases(draw: st.DrawFn, of: st.SearchStrategy[Program] | None = None) -> Case
 
 
 @st.composite
+def scatters(draw: st.DrawFn) -> Program:
+    """Folds that add, or put, something where places say: the last loops of those named, in any order of loops.
+
+    State 0 holds sources, states 1 … words of which the low bits are places.
+    """
+    outer = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))
+    fold = tuple(
+        draw(
+            st.lists(st.sampled_from([1, 2, 5, 300]), min_size=1, max_size=2).filter(
+                lambda f: math.prod(f) < 400
+            )
+        )
+    )
+    extents = outer + fold
+    loops = range(len(outer))
+    named = draw(st.lists(st.sampled_from(loops), min_size=1, max_size=2, unique=True))
+    free = [loop for loop in range(len(extents)) if loop not in named]
+
+    def read(value: int, over: Sequence[int]) -> Read:
+        return Read(
+            value, tuple(Axis(extents[loop], ((loop, 1),)) for loop in over), draw(st.sampled_from([0, 5]))
+        )
+
+    over = [draw(st.permutations(draw(st.sampled_from([free, free[-len(fold) :]])))) for _ in named]
+    source = draw(st.permutations(free))
+    kinds = [TensorType(DType.f32, tuple(extents[loop] for loop in at)) for at in (source, *over)]
+    first = len(kinds)
+    low_bits = [
+        Nest(
+            DType.u32,
+            kind.shape,
+            (Read(value, tuple(Axis(n, ((loop, 1),)) for loop, n in enumerate(kind.shape))),),
+            (Instruction(BY_NAME["iand"].code, 1, 2),),
+            3,
+            immediates=(draw(st.sampled_from([3, 15])),),
+        )
+        for value, kind in enumerate(kinds[1:], start=1)
+    ]
+    operands = [read(0, source)]
+    operands += [operand for i, at in enumerate(over) for operand in (read(first + i, at), Index(named[i]))]
+    body = [
+        Instruction(BY_NAME["ieq"].code, *draw(st.permutations([2 * i + 2, 2 * i + 3])))
+        for i in range(len(named))
+    ]
+    match = len(operands) + 1
+    if len(named) > 1:
+        body.append(Instruction(BY_NAME["iand"].code, match, match + 1))
+        match = len(operands) + len(body)
+    changed = 1
+    if draw(st.integers(0, 3)):
+        body.append(
+            Instruction(BY_NAME[draw(st.sampled_from(["fadd", "iadd"]))].code, *draw(st.permutations([0, 1])))
+        )
+        changed = len(operands) + len(body)
+    body.append(Instruction(BY_NAME["select"].code, match, changed, 0))
+    result = len(operands) + len(body)
+    nest = Nest(DType.f32, outer, tuple(operands), tuple(body), result, fold, draw(st.sampled_from(SPECIAL)))
+    return Program(
+        (first,), tuple(kinds), (), (*low_bits, nest), tuple(range(first)), (first + len(low_bits),)
+    )
+
+
+@st.composite
 def contractions(draw: st.DrawFn) -> Program:
     """Matrix products: batched, operands transposed, loops in any order, several loops to an index."""
     kinds = [kind for kind in "mnkb" for _ in range(draw(st.integers(0 if kind == "b" else 1, 2)))]

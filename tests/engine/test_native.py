@@ -39,6 +39,7 @@ from engine.strategies import (
     convolutions,
     deep_products,
     programs,
+    scatters,
     updates,
     words,
 )
@@ -107,6 +108,13 @@ def test_matrix_products(case: Case) -> None:
 @given(case=cases(convolutions()))
 @thorough
 def test_convolutions(case: Case) -> None:
+    check(case, steps=1)
+
+
+@given(case=cases(scatters()))
+@thorough
+def test_scatters(case: Case) -> None:
+    assert kinds(case.program)[-1] == "scatter"
     check(case, steps=1)
 
 
