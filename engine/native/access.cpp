@@ -40,6 +40,46 @@ Operand output_of(const Nest& nest) {
     return out;
 }
 
+bool reads_by_rows(const Nest& nest, const Operand& operand, int64_t rows) {
+    if (operand.is_index()) return true;
+    // the loops that count rows, and how many rows each moves by
+    std::array<int64_t, kMaxLoops> row_step{};
+    size_t leading = 0;
+    int64_t product = 1;
+    while (leading < nest.outer.size() && product < rows) product *= nest.outer[leading++];
+    if (product != rows) return false;
+    for (size_t loop = leading; loop-- > 0; product /= nest.outer[loop]) row_step[loop] = rows / product;
+
+    int64_t words = 1;
+    for (const Axis& axis : operand.axes) words *= axis.size;
+    if (words % rows != 0) return false;
+    // The axes as one over flat words, as far as they are inside; these must make up whole rows at least.
+    int64_t stride = words, offset = 0, low = 0, high = 0;
+    std::array<int64_t, kMaxLoops> flat{};
+    for (const Axis& axis : operand.axes) {
+        const auto [least, most] = affine_range(nest, axis);
+        const bool inside = axis.mode == Mode::affine && least >= 0 && most < axis.size;
+        if (!inside) {
+            if (words / stride < rows) return false;
+            high += stride - 1;  // anywhere
+            break;
+        }
+        stride /= axis.size;
+        offset += axis.offset * stride;
+        for (int loop = 0; loop < nest.loops(); ++loop) flat[loop] += axis.coefficients[loop] * stride;
+    }
+    const int64_t row_words = words / rows;
+    low += offset;
+    high += offset;
+    for (int loop = 0; loop < nest.loops(); ++loop) {
+        if (nest.extent(loop) == 1) continue;
+        const bool counts = loop < static_cast<int>(leading);
+        if (counts && flat[loop] != row_step[loop] * row_words) return false;
+        if (!counts) (flat[loop] < 0 ? low : high) += flat[loop] * (nest.extent(loop) - 1);
+    }
+    return low >= 0 && high < row_words;
+}
+
 std::pair<int64_t, int64_t> affine_range(const Nest& nest, const Axis& axis) {
     int64_t low = axis.offset, high = axis.offset;
     for (int loop = 0; loop < nest.loops(); ++loop) {

@@ -69,6 +69,10 @@ struct Dimension {
 // The output as an operand would read it.
 Operand output_of(const Nest& nest);
 
+// Whether rows of the output need only rows of the tensor: when both are cut into `rows` equal stretches of words, each of
+// the output reads nothing of the tensor but the stretch of the same number. May say no where the answer is yes.
+bool reads_by_rows(const Nest& nest, const Operand& operand, int64_t rows);
+
 // Smallest and largest value of an axis's affine form.
 std::pair<int64_t, int64_t> affine_range(const Nest& nest, const Axis& axis);
 

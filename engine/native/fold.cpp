@@ -23,7 +23,8 @@ struct Fold::Tile {
 };
 
 Fold::Fold(const Nest& nest, const Kernels& kernels)
-    : nest_(nest), kernels_(kernels), operands_(nest), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
+    : RowPlan(nest, cost_of(nest, Body(nest, kernels)) * nest.fold_length()), kernels_(kernels), operands_(nest),
+      body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
     constexpr int64_t kWorthTransposing = 8;  // words along the fold
     bool all_in_place = body_.known && body_.once.empty() && body_.before.empty(), any_by_fold = false;
     for (int o = 0; o < static_cast<int>(nest.operands.size()); ++o) {
@@ -46,6 +47,24 @@ Fold::Fold(const Nest& nest, const Kernels& kernels)
     }
     outputs_ = std::min(round_up(nest.words(), kernels.lanes), any_by_fold ? kTransposedOutputs : kTileWords / 2);
     folds_ = all_in_place ? nest.fold_length() : std::min(nest.fold_length(), kTileWords / outputs_);
+    by_lines_ = lies_along_fold();
+}
+
+// Whether it pays to read all that the fold reads along it, and the step has a kernel for that.
+bool Fold::lies_along_fold() const {
+    constexpr int64_t kShortest = 8;
+    const auto operands = static_cast<int>(nest_.operands.size());
+    const auto is_immediate = [&](int slot) { return slot >= operands && slot < operands + static_cast<int>(nest_.immediates.size()); };
+    if (!body_.known || nest_.fold_length() < kShortest || is_immediate(body_.known->x) || is_immediate(body_.known->y)) return false;
+    bool moves = false;
+    for (int o = 0; o < operands; ++o) {
+        const Access& access = operands_.accesses[o];
+        if (!body_.needed[o] || body_.steady[o]) continue;
+        const int64_t across = access.stride(operands_.outer[o]), along = access.stride(operands_.fold[o]);
+        if (access.is_index() || !access.gathers().empty() || along == 0 || (across != 0 && along >= across)) return false;
+        moves = true;
+    }
+    return moves;
 }
 
 // Whether a pass before the fold reads the slot, or an operand gathers by it.
@@ -62,15 +81,72 @@ bool Fold::read_before(int slot) const {
     return false;
 }
 
-void Fold::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
-    const int64_t scratch = (body_.slots + 1) * kTileWords;
-    const int64_t cost = cost_of(nest_, body_) * nest_.fold_length();
-    workers.split(nest_.words(), kernels_.lanes, cost, [&](int64_t begin, int64_t end, int thread) {
-        run_outputs(values, out, begin, end, workers.scratch[thread].words(scratch));
-    });
+void Fold::run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
+    if (by_lines_) {
+        run_lines(values, out, begin, end, scratch);
+    } else {
+        run_columns(values, out, begin, end, scratch);
+    }
 }
 
-void Fold::run_outputs(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
+// For each output of a few, what the body's slots hold along the fold; and where its step's operands are.
+struct Fold::Lines {
+    std::vector<uint32_t*> buffers;  // kLineWords for each slot
+    std::vector<uint32_t*> slots;    // these, or where an operand stands in memory
+    const uint32_t *x, *y;
+};
+
+void Fold::run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
+    const int64_t most = 2 * kernels_.lanes, length = nest_.fold_length();
+    Lines lines;
+    for (int slot = 0; slot < body_.slots; ++slot, scratch += kLineWords) lines.buffers.push_back(scratch);
+    for (size_t i = 0; i < nest_.immediates.size(); ++i) {
+        kernels_.fill(lines.buffers[nest_.operands.size() + i], nest_.immediates[i], kLineWords);
+    }
+    std::vector<const uint32_t*> x(most), y(most);
+    const auto [step, x_slot, y_slot] = *body_.known;
+    for (int64_t start = begin; start < end; start += most) {
+        const int64_t outputs = std::min(most, end - start);
+        kernels_.fill(out + start, nest_.init, outputs);
+        for (int64_t from = 0; from < length; from += kLineWords) {
+            const int64_t folds = std::min(kLineWords, length - from);
+            for (int64_t i = 0; i < outputs; ++i) {
+                lines.buffers[x_slot] = scratch + i * kLineWords;
+                if (y_slot != x_slot) lines.buffers[y_slot] = scratch + (most + i) * kLineWords;
+                make_line(lines, values, start + i, from, folds);
+                x[i] = lines.slots[x_slot];
+                y[i] = lines.slots[y_slot];
+            }
+            kernels_.fold_rows[static_cast<int>(step)](out + start, x.data(), y.data(), folds, outputs);
+        }
+    }
+}
+
+// Brings the operands of an output, and what the body computes of them, into slots.
+void Fold::make_line(Lines& lines, const uint32_t* const* values, int64_t output, int64_t from, int64_t folds) const {
+    lines.slots = lines.buffers;
+    for (int o = 0; o < static_cast<int>(nest_.operands.size()); ++o) {
+        if (!body_.needed[o]) continue;
+        const Access& access = operands_.accesses[o];
+        const uint32_t* tensor = operands_.tensor(o, values);
+        Position at = access.origin();
+        operands_.outer[o].move(at, output);
+        const Walk& fold = operands_.fold[o];
+        if (access.contiguous(fold)) {
+            lines.slots[o] = const_cast<uint32_t*>(tensor + at[0] + from);  // never written
+        } else if (body_.steady[o]) {
+            access.load(kernels_, lines.slots[o], tensor, fold, at, 0, 1, lines.slots.data());
+            kernels_.fill(lines.slots[o], *lines.slots[o], folds);
+        } else {
+            access.load(kernels_, lines.slots[o], tensor, fold, at, from, folds, nullptr);
+        }
+    }
+    for (const auto* passes : {&body_.once, &body_.before}) {
+        for (const BodyPass& pass : *passes) run_pass(pass, lines.slots.data(), lines.slots[pass.out], folds);
+    }
+}
+
+void Fold::run_columns(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
                        uint32_t* scratch) const {
     const size_t operands = nest_.operands.size();
     Tile tile{};

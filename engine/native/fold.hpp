@@ -1,18 +1,24 @@
-// Nests with a fold: tiles of [fold iterations][outputs], each output strictly in order.
+// Nests with a fold: tiles of [fold iterations][outputs], each output strictly in order. Where operands lie along the fold,
+// they are read line by line instead, and transposed in registers.
 #pragma once
 
 #include <vector>
 
-#include "nest_plan.hpp"
 #include "operands.hpp"
+#include "row_plan.hpp"
 
 namespace crowdtrain {
 
-class Fold final : public NestPlan {
+constexpr int64_t kLineWords = 256;  // fold iterations of a line that are worked on at a time
+
+class Fold final : public RowPlan {
 public:
     Fold(const Nest& nest, const Kernels& kernels);
     const char* kind() const override { return body_.known ? "known fold" : "fold"; }
-    void run(const uint32_t* const* values, uint32_t* out, Workers& workers) const override;
+    int64_t grain() const override { return kernels_.lanes; }
+    int64_t scratch_words() const override { return (body_.slots + 1) * kTileWords + 4 * kernels_.lanes * kLineWords; }
+    void run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
+                  uint32_t* scratch) const override;
 
 private:
     // How an operand comes into a tile.
@@ -24,9 +30,13 @@ private:
         by_fold,    // a row of fold iterations for each output, then transposed
     };
     struct Tile;
+    struct Lines;
 
     bool read_before(int slot) const;
-    void run_outputs(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
+    bool lies_along_fold() const;
+    void run_columns(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
+    void run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
+    void make_line(Lines& lines, const uint32_t* const* values, int64_t output, int64_t from, int64_t folds) const;
     void load(Tile& tile, const uint32_t* const* values) const;
     void load_by_output(Tile& tile, int operand, const uint32_t* tensor) const;
     void load_row(Tile& tile, int operand, const uint32_t* tensor, const Position& at, int64_t f) const;
@@ -34,11 +44,11 @@ private:
     void run_passes(const std::vector<BodyPass>& passes, const Tile& tile, int64_t folds) const;
     void fold(const Tile& tile) const;
 
-    const Nest& nest_;
     const Kernels& kernels_;
     Operands operands_;
     Body body_;
     std::vector<Load> loads_;
+    bool by_lines_ = false;
     int64_t outputs_ = 0;  // of a tile, at most
     int64_t folds_ = 0;    // of a tile, at most
 };

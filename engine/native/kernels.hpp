@@ -14,6 +14,10 @@ using Pass = void (*)(uint32_t* out, const uint32_t* a, const uint32_t* b, const
 using FoldPass = void (*)(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* y, int64_t y_row,
                           int64_t folds, int64_t count);
 
+// The same where each accumulator's operands lie along the fold: for f ascending, acc[i] = step(acc[i], x[i][f], y[i][f]),
+// for at most 2 * lanes accumulators. `y` is read by steps with two operands.
+using FoldRows = void (*)(uint32_t* acc, const uint32_t* const* x, const uint32_t* const* y, int64_t folds, int64_t count);
+
 enum class FoldStep : uint8_t {
     sum,           // acc + x
     multiply_add,  // fma(x, y, acc)
@@ -45,6 +49,7 @@ struct Kernels {
     int tile_rows, tile_vectors;  // of the largest tile
     Pass pass[256];               // by opcode; null where there is none
     FoldPass fold[static_cast<int>(FoldStep::count)];
+    FoldRows fold_rows[static_cast<int>(FoldStep::count)];
     TilePass tile[2][2][kMaxTileRows][kMaxTileVectors];  // [rows in place][columns in place][rows - 1][vectors - 1]
 
     void (*fill)(uint32_t* out, uint32_t word, int64_t count);

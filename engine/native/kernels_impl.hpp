@@ -77,8 +77,8 @@ template <class V, bool kAccFirst, bool kTakeNew>
 struct Choice {
     static constexpr bool kSecond = false;
     static V step(V acc, V x, V) {
-        const V less = kAccFirst ? flt(acc, x) : flt(x, acc);
-        return kTakeNew ? select(less, x, acc) : select(less, acc, x);
+        const V less = kAccFirst ? acc : x, than = kAccFirst ? x : acc;
+        return kTakeNew ? select_flt(less, than, x, acc) : select_flt(less, than, acc, x);
     }
     static V done(V acc) { return acc; }
 };
@@ -115,6 +115,76 @@ void fold_pass(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* 
         a = S::step(a, load_some<V>(x + f * x_row + i, rest), second);
     }
     store_some(acc + i, S::done(a), rest);
+}
+
+// The transpose of a square of words, by log2(lanes) perfect shuffles.
+template <class V>
+inline void transpose_square(V (&a)[V::kLanes]) {
+    constexpr int n = V::kLanes;
+    CROWDTRAIN_UNROLL
+    for (int step = 1; step < n; step *= 2) {
+        V b[n];
+        CROWDTRAIN_UNROLL
+        for (int i = 0; i < n / 2; ++i) {
+            b[2 * i] = zip_low(a[i], a[i + n / 2]);
+            b[2 * i + 1] = zip_high(a[i], a[i + n / 2]);
+        }
+        CROWDTRAIN_UNROLL
+        for (int i = 0; i < n; ++i) a[i] = b[i];
+    }
+}
+
+// `count` words of each of kLanes lines, transposed: word f of line i is in lane i of a[f].
+template <class V>
+inline void load_columns(V (&a)[V::kLanes], const uint32_t* const* lines, int64_t at, int64_t count) {
+    constexpr int n = V::kLanes;
+    if (count >= n) {
+        CROWDTRAIN_UNROLL
+        for (int i = 0; i < n; ++i) a[i] = load(V{}, lines[i] + at);
+    } else {
+        CROWDTRAIN_UNROLL
+        for (int i = 0; i < n; ++i) a[i] = load_some<V>(lines[i] + at, count);
+    }
+    transpose_square(a);
+}
+
+template <class V, class S>
+void fold_rows(uint32_t* acc, const uint32_t* const* x, const uint32_t* const* y, int64_t folds, int64_t count) {
+    constexpr int n = V::kLanes, kHalves = 2;  // two chains of steps, so that one need not wait for the other
+    const uint32_t *xs[kHalves * n], *ys[kHalves * n];
+    for (int i = 0; i < kHalves * n; ++i) {
+        const int64_t row = i < count ? i : 0;
+        xs[i] = x[row];
+        ys[i] = S::kSecond ? y[row] : nullptr;
+    }
+    V a[kHalves] = {load_some<V>(acc, count < n ? count : n), V{}};
+    if (count > n) a[1] = load_some<V>(acc + n, count - n);
+    for (int64_t f = 0; f < folds; f += n) {
+        const int64_t some = folds - f < n ? folds - f : n;
+        V p[kHalves][n], q[kHalves][n] = {};
+        load_columns<V>(p[0], xs, f, some);
+        load_columns<V>(p[1], xs + n, f, some);
+        if constexpr (S::kSecond) {
+            load_columns<V>(q[0], ys, f, some);
+            load_columns<V>(q[1], ys + n, f, some);
+        }
+        if (some == n) {
+            CROWDTRAIN_UNROLL
+            for (int j = 0; j < n; ++j) {
+                a[0] = S::step(a[0], p[0][j], q[0][j]);
+                a[1] = S::step(a[1], p[1][j], q[1][j]);
+            }
+        } else {
+            CROWDTRAIN_UNROLL
+            for (int j = 0; j < n - 1; ++j) {
+                if (j >= some) break;
+                a[0] = S::step(a[0], p[0][j], q[0][j]);
+                a[1] = S::step(a[1], p[1][j], q[1][j]);
+            }
+        }
+    }
+    store_some(acc, S::done(a[0]), count < n ? count : n);
+    if (count > n) store_some(acc + n, S::done(a[1]), count - n);
 }
 
 template <class V, bool kRowsInPlace, bool kColumnsInPlace, int kRows, int kVectors>
@@ -201,23 +271,6 @@ void gather_words(uint32_t* out, const uint32_t* in, const int32_t* offsets, uin
     int64_t i = 0;
     for (; i + n <= count; i += n) store(out + i, gather(splat(V{}, word), in, offsets + i));
     for (; i < count; ++i) out[i] = offsets[i] < 0 ? word : in[offsets[i]];
-}
-
-// The transpose of a square of words, by log2(lanes) perfect shuffles.
-template <class V>
-inline void transpose_square(V (&a)[V::kLanes]) {
-    constexpr int n = V::kLanes;
-    CROWDTRAIN_UNROLL
-    for (int step = 1; step < n; step *= 2) {
-        V b[n];
-        CROWDTRAIN_UNROLL
-        for (int i = 0; i < n / 2; ++i) {
-            b[2 * i] = zip_low(a[i], a[i + n / 2]);
-            b[2 * i + 1] = zip_high(a[i], a[i + n / 2]);
-        }
-        CROWDTRAIN_UNROLL
-        for (int i = 0; i < n; ++i) a[i] = b[i];
-    }
 }
 
 template <class V>
@@ -322,6 +375,12 @@ constexpr void add_passes(Kernels& k) {
 #undef CROWDTRAIN_PASS
 }
 
+template <class V, class S>
+constexpr void add_fold(Kernels& k, FoldStep step) {
+    k.fold[static_cast<int>(step)] = fold_pass<V, S>;
+    k.fold_rows[static_cast<int>(step)] = fold_rows<V, S>;
+}
+
 template <class V, int kRow>
 constexpr void add_tiles(Kernels& k) {
     if constexpr (kRow <= V::kTileRows) {
@@ -346,12 +405,12 @@ constexpr Kernels make_kernels() {
     k.tile_rows = V::kTileRows;
     k.tile_vectors = V::kTileVectors;
     add_passes<V>(k);
-    k.fold[static_cast<int>(FoldStep::sum)] = fold_pass<V, Sum<V>>;
-    k.fold[static_cast<int>(FoldStep::multiply_add)] = fold_pass<V, MultiplyAdd<V>>;
-    k.fold[static_cast<int>(FoldStep::max)] = fold_pass<V, Choice<V, true, true>>;
-    k.fold[static_cast<int>(FoldStep::max_or_new)] = fold_pass<V, Choice<V, false, false>>;
-    k.fold[static_cast<int>(FoldStep::min)] = fold_pass<V, Choice<V, false, true>>;
-    k.fold[static_cast<int>(FoldStep::min_or_new)] = fold_pass<V, Choice<V, true, false>>;
+    add_fold<V, Sum<V>>(k, FoldStep::sum);
+    add_fold<V, MultiplyAdd<V>>(k, FoldStep::multiply_add);
+    add_fold<V, Choice<V, true, true>>(k, FoldStep::max);
+    add_fold<V, Choice<V, false, false>>(k, FoldStep::max_or_new);
+    add_fold<V, Choice<V, false, true>>(k, FoldStep::min);
+    add_fold<V, Choice<V, true, false>>(k, FoldStep::min_or_new);
     add_tiles<V, 1>(k);
     k.fill = fill_words<V>;
     k.iota = iota_words<V>;

@@ -4,28 +4,27 @@
 #include <chrono>
 
 #include "float_mode.hpp"
+#include "map.hpp"
 
 namespace crowdtrain {
 namespace {
 
-// Neighbouring maps of the same size that read one another only word by word go together.
-std::vector<Group> make_groups(const Program& program, const std::vector<std::unique_ptr<NestPlan>>& nests) {
-    constexpr size_t kMost = 32;
+// Neighbours that can run row by row go together.
+void make_groups(const Program& program, const std::vector<std::unique_ptr<NestPlan>>& nests, std::vector<Group>& groups,
+                 std::vector<RowGroup>& row_groups) {
     const std::vector<bool> live = live_nests(program);
-    std::vector<Group> groups;
-    MapGroup open;
     for (int i = 0; i < static_cast<int>(nests.size()); ++i) {
         if (!live[i]) continue;
-        const Map* map = dynamic_cast<const Map*>(nests[i].get());
-        const bool joins = map && open.size() > 0 && open.size() < kMost && open.accepts(*map);
-        if (!joins) {
+        const auto* plan = dynamic_cast<const RowPlan*>(nests[i].get());
+        const int value = program.first_nest() + i;
+        if (!plan || row_groups.empty() || row_groups.back().size() == 0 || !row_groups.back().add(*plan, value)) {
             groups.emplace_back();
-            open = MapGroup();
+            row_groups.emplace_back();
+            if (plan) row_groups.back().add(*plan, value);
         }
         groups.back().nests.push_back(i);
-        if (map) open.add(*map, program.first_nest() + i);
+        groups.back().rows = row_groups.back().rows();
     }
-    return groups;
 }
 
 // Adds the nanoseconds of its life to a count.
@@ -51,12 +50,7 @@ private:
 Plan::Plan(Program program, const Kernels& kernels, int threads)
     : program_(std::move(program)), kernels_(kernels), workers_(threads) {
     for (const Nest& nest : program_.nests) nests_.push_back(plan_nest(nest, kernels_));
-    groups_ = make_groups(program_, nests_);
-    for (const Group& group : groups_) {
-        MapGroup& maps = maps_.emplace_back();
-        if (group.nests.size() == 1) continue;
-        for (int nest : group.nests) maps.add(dynamic_cast<const Map&>(*nests_[nest]), program_.first_nest() + nest);
-    }
+    make_groups(program_, nests_, groups_, row_groups_);
     storage_ = plan_storage(program_, groups_, [&](int nest, int value) {
         const Map* map = dynamic_cast<const Map*>(nests_[nest].get());
         return map && map->reads_word_by_word(value);
@@ -86,8 +80,8 @@ void Plan::step(const std::vector<uint32_t*>& state, const std::vector<const uin
     for (size_t g = 0; g < groups_.size(); ++g) {
         const Stopwatch watch(spent ? &(*spent)[g] : nullptr);
         const int nest = groups_[g].nests.front();
-        if (maps_[g].size() > 0) {
-            maps_[g].run(values, workers_);
+        if (groups_[g].nests.size() > 1) {
+            row_groups_[g].run(values, workers_);
         } else {
             nests_[nest]->run(values.data(), values[program_.first_nest() + nest], workers_);
         }

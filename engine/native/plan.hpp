@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "kernels.hpp"
-#include "map.hpp"
 #include "nest_plan.hpp"
 #include "program.hpp"
+#include "row_plan.hpp"
 #include "storage.hpp"
 #include "workers.hpp"
 
@@ -42,7 +42,7 @@ private:
     Workers workers_;
     std::vector<std::unique_ptr<NestPlan>> nests_;
     std::vector<Group> groups_;
-    std::vector<MapGroup> maps_;  // one for each group; empty where it is a single nest
+    std::vector<RowGroup> row_groups_;  // one for each group; empty where it is a single nest
     Storage storage_;
     Words arena_;
     Scratch old_state_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "access.hpp"
+
 namespace crowdtrain {
 namespace {
 
@@ -102,7 +104,14 @@ private:
         const int writer = value - program_.first_nest();
         return std::all_of(readers_[state].begin(), readers_[state].end(), [&](int nest) {
             if (nest > writer) return false;
-            return group_of_[nest] != group_of_[writer] || word_by_word_(nest, state);
+            if (group_of_[nest] != group_of_[writer]) return true;
+            if (nest == writer) return word_by_word_(nest, state);
+            // the group writes some rows before it reads others
+            const std::vector<Operand>& operands = program_.nests[nest].operands;
+            return std::all_of(operands.begin(), operands.end(), [&](const Operand& operand) {
+                return operand.is_index() || operand.value != state ||
+                       reads_by_rows(program_.nests[nest], operand, groups_[group_of_[nest]].rows);
+            });
         });
     }
 

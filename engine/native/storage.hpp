@@ -9,9 +9,10 @@
 
 namespace crowdtrain {
 
-// Nests that run together: one, or several maps tile by tile.
+// Nests that run together: one, or several that read of one another only row by row.
 struct Group {
     std::vector<int> nests;
+    int64_t rows = 0;  // of each output, where there are several
 };
 
 struct Storage {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "SPECIAL", "Case", "cases", "contractions", "convolutions", "deep_products", "nests", "programs",
-    "updates", "words",
+    "rowwise", "scatters", "updates", "words",
 ]  # fmt: skip
 
 Words = NDArray[np.uint32]
@@ -195,6 +195,44 @@ def updates(draw: st.DrawFn) -> Program:
     return Program(
         (state,), (kind,) * state, (), tuple(made), following, tuple(draw(st.lists(values, max_size=2)))
     )
+
+
+@st.composite
+def rowwise(draw: st.DrawFn) -> Program:
+    """Maps and folds over rows that read one another mostly row by row, as normalizations and softmax do."""
+    rows = draw(st.sampled_from([(3,), (40,), (5, 8), (33, 2), (64, 3)]))
+    width = draw(st.sampled_from([1, 7, 9, 64, 300]))
+    full = TensorType(DType.f32, (*rows, width))
+    types, made = [full, full], []
+    for _ in range(draw(st.integers(1, 7))):
+        has_fold = draw(st.booleans())
+        outer = rows if has_fold else full.shape
+        reads = []
+        for _ in range(draw(st.integers(1, 3))):
+            value = draw(st.integers(0, len(types) - 1))
+            terms = [((loop, 1),) for loop in range(len(rows) + 1)]
+            sizes = list(full.shape)
+            if types[value].shape != full.shape:
+                terms[-1], sizes[-1] = (), 1
+            where = draw(st.sampled_from(["here", "here", "here", "next row", "next word"]))
+            offsets = [0] * len(sizes)
+            if where == "next row":
+                offsets[0] = 1
+            elif where == "next word":
+                offsets[-1] = 1
+            axes = (Axis(n, t, o) for n, t, o in zip(sizes, terms, offsets, strict=True))
+            reads.append(Read(value, tuple(axes), draw(st.sampled_from([0, NAN]))))
+        if has_fold and draw(st.integers(0, 3)):
+            body, result = draw(known_bodies(len(reads), 0))
+        else:
+            body, result = draw(bodies(len(reads), 0, has_fold))
+        fold = (width,) if has_fold else ()
+        init = draw(st.sampled_from(SPECIAL)) if fold else 0
+        made.append(Nest(DType.f32, outer, tuple(reads), body, result, fold, init))
+        types.append(made[-1].type)
+    values = [value for value, kind in enumerate(types) if kind == full]
+    following = (draw(st.sampled_from(values)), draw(st.sampled_from(values)))
+    return Program((2,), (full, full), (), tuple(made), following, (len(types) - 1,))
 
 
 @st.composite

@@ -39,6 +39,7 @@ from engine.strategies import (
     convolutions,
     deep_products,
     programs,
+    rowwise,
     scatters,
     updates,
     words,
@@ -109,6 +110,12 @@ def test_matrix_products(case: Case) -> None:
 @thorough
 def test_convolutions(case: Case) -> None:
     check(case, steps=1)
+
+
+@given(case=cases(rowwise()))
+@thorough
+def test_nests_that_run_row_by_row(case: Case) -> None:
+    check(case, steps=2)
 
 
 @given(case=cases(scatters()))

@@ -24,7 +24,7 @@ from crowdtrain_engine.state import Array
 from crowdtrain.lowering.assembly import Assembly
 from crowdtrain.lowering.emit import emit
 from crowdtrain.lowering.errors import LoweringError
-from crowdtrain.lowering.expr import Accumulator, Const, Expr, Scalar, const, f32, fma
+from crowdtrain.lowering.expr import Accumulator, Const, Expr, Operation, Scalar, const, f32, fma
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.positions import split_loops, with_tables
 from crowdtrain.lowering.tensor import Formula, Tensor, broadcast
@@ -129,9 +129,17 @@ class Builder:
 
     def sum(self, shape: Sequence[int], over: Sequence[int], term: Formula, what: str) -> Tensor:
         """Sum of ``term(*position, *index)`` (f32) over ``over``, in two nests if longer than
-        ``LONG_SUM``.
+        ``LONG_SUM``. A product is added with one rounding.
         """
-        return self._accumulate(shape, over, lambda acc, *i: acc + term(*i), what, LONG_SUM)
+
+        def step(acc: Expr, *i: Index) -> Expr:
+            added = term(*i)
+            if isinstance(added, Operation) and added.op == "fmul":
+                a, b = added.args
+                return fma(a, b, acc)
+            return acc + added
+
+        return self._accumulate(shape, over, step, what, LONG_SUM)
 
     def contract(
         self, shape: Sequence[int], over: Sequence[int], factors: Callable[..., tuple[Expr, Expr]], what: str

@@ -249,28 +249,40 @@ _truth("any", logical_or, 0)
 _truth("all", logical_and, 1)
 
 
-def _shifted(b: Builder, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """x minus its maximum over ``dim``, and the sum of the exponentials of that, with 1 in place of
-    ``dim``.
-    """
-    b.settle(x)
-    r = Reduction(x.shape, dim)
-    greatest = _extreme(b, r, x, greatest=True)
-    total = b.sum(r.shape, r.over, lambda *i: exp(x[r.at(*i)] - greatest[i[:-1]]), "sum of exponentials")
-    shifted = b.pointwise(lambda v, m: v - m, x, r.shaped(greatest, True), what="shifted")
-    return shifted, r.shaped(total, True)
-
-
 @lowers("_softmax.default")
 def _softmax(b: Builder, x: Tensor, dim: int, _: bool) -> Tensor:
-    shifted, total = _shifted(b, x, dim)
-    return b.pointwise(lambda v, s: exp(v) / s, shifted, total, what="softmax")
+    return _exponentials(b, x, dim, lambda m: m, lambda s: 1.0 / s)
+
+
+@lowers("_safe_softmax.default")
+def _safe_softmax(b: Builder, x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """Softmax, and 0 where everything is minus infinity: rows in which attention sees nothing."""
+    return _exponentials(
+        b, x, dim, lambda m: select(eq(m, -math.inf), 0.0, m), lambda s: select(eq(s, 0.0), 0.0, 1.0 / s)
+    )
+
+
+def _exponentials(
+    b: Builder, x: Tensor, dim: int, shift: Callable[[Expr], Expr], scale: Callable[[Expr], Expr]
+) -> Tensor:
+    """exp(x - ``shift`` of its maximum over ``dim``), times ``scale`` of the sum of these."""
+    b.settle(x)
+    r = Reduction(x.shape, dim)
+    greatest = b.pointwise(shift, _extreme(b, r, x, greatest=True), what="shift")
+    powers = b.settle(b.pointwise(lambda v, m: exp(v - m), x, r.shaped(greatest, True), what="exponentials"))
+    total = sum_of(b, r, powers, "sum of exponentials")
+    inverse = b.pointwise(scale, total, what="inverse of the sum")
+    return b.pointwise(lambda e, s: e * s, powers, r.shaped(inverse, True), what="softmax")
 
 
 @lowers("_log_softmax.default")
 def _log_softmax(b: Builder, x: Tensor, dim: int, _: bool) -> Tensor:
-    shifted, total = _shifted(b, x, dim)
-    logarithm = b.pointwise(log, total, what="logarithm of the sum")
+    b.settle(x)
+    r = Reduction(x.shape, dim)
+    greatest = _extreme(b, r, x, greatest=True)
+    total = b.sum(r.shape, r.over, lambda *i: exp(x[r.at(*i)] - greatest[i[:-1]]), "sum of exponentials")
+    logarithm = r.shaped(b.pointwise(log, total, what="logarithm of the sum"), True)
+    shifted = b.pointwise(lambda v, m: v - m, x, r.shaped(greatest, True), what="shifted")
     return b.pointwise(lambda v, s: v - s, shifted, logarithm, what="log softmax")
 
 

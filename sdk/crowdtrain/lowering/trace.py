@@ -52,7 +52,7 @@ _LINE = 120
 """Characters of a source line that are shown."""
 
 _WHOLE = (
-    "_log_softmax_backward_data", "_softmax_backward_data", "_upsample_nearest_exact1d",
+    "_log_softmax_backward_data", "_safe_softmax", "_softmax_backward_data", "_upsample_nearest_exact1d",
     "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "embedding_dense_backward",
     "native_batch_norm_backward", "native_group_norm_backward", "nll_loss2d_backward", "nll_loss2d_forward",
     "nll_loss_backward", "nll_loss_forward", "select_backward", "select_scatter", "slice_backward",
