@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format artifacts bench bench-gas test-slow test-ipfs test-hf clean
+.PHONY: help setup demo test check format artifacts golden bench bench-gas test-slow test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
 	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
 	@echo "make test-hf    models of Hugging Face's transformers (installs it, 150 MB)"
+	@echo "make golden     golden models and roots, anew (crowdtrain selftest compares machines with them)"
 	@echo "make artifacts  compile the contracts into the package; regenerate shared tables"
 
 $(BIN)/python:
@@ -60,6 +61,9 @@ format: setup
 
 artifacts: setup
 	$(BIN)/python contracts/tools/build.py
+
+golden: setup
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m golden
 
 bench: setup
 	$(BIN)/python bench/engine.py

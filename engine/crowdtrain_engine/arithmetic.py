@@ -1,8 +1,8 @@
 """What each operation of :mod:`crowdtrain_engine.ops` computes, to the last bit: numpy over words.
 
 This module is part of the specification; every backend must yield these words. It relies on numpy's float32
-and float64 ``+ - * / sqrt`` and conversions being IEEE-754's, rounding to nearest even. They are, unless
-another library has put the thread's processor into flush-to-zero mode, which nothing here undoes.
+and float64 ``+ - * / sqrt`` and conversions being IEEE-754's, rounding to nearest even. They are in the mode that
+``PlainFloats`` sets for the time of an operation, whatever another library has set for the thread.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._native import PlainFloats
 from .elementary import FUNCTIONS, Function
 from .ops import BY_CODE, NAN
 
-__all__ = ["PRIMITIVES", "U32", "evaluate"]
+__all__ = ["PRIMITIVES", "U32", "PlainFloats", "evaluate"]
 
 U32 = NDArray[np.uint32]
 F32 = NDArray[np.float32]
@@ -104,7 +105,7 @@ _FORMULAS: dict[str, Callable[..., NDArray[Any]]] = {
 
 def _over_words(formula: Callable[..., NDArray[Any]]) -> Callable[..., U32]:
     def operation(*words: U32) -> U32:
-        with np.errstate(all="ignore"):
+        with PlainFloats(), np.errstate(all="ignore"):
             return _word(formula(*words))
 
     return operation

@@ -4,7 +4,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <optional>
 
+#include "float_mode.hpp"
 #include "isa.hpp"
 #include "merkle.hpp"
 #include "plan.hpp"
@@ -183,6 +185,13 @@ std::vector<std::string> isas() {
     return names;
 }
 
+// FloatMode as a context manager.
+struct PlainFloats {
+    std::optional<crowdtrain::FloatMode> mode;
+    void enter() { mode.emplace(); }
+    void leave(const py::args&) { mode.reset(); }
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -197,6 +206,10 @@ PYBIND11_MODULE(_native, module) {
     module.def("isas", &isas);
     module.def("tensor_leaves", &tensor_leaves, py::arg("array"), py::arg("threads"));
     module.def("tensor_root", &tensor_root, py::arg("array"), py::arg("threads"));
+    py::class_<PlainFloats>(module, "PlainFloats")
+        .def(py::init<>())
+        .def("__enter__", &PlainFloats::enter)
+        .def("__exit__", &PlainFloats::leave);
     py::class_<Plan>(module, "Plan")
         .def(py::init(&make_plan), py::arg("header"), py::arg("nests"), py::arg("isa"), py::arg("threads"))
         .def_property_readonly("isa", [](const Plan& plan) { return std::string(plan.kernels().name); })

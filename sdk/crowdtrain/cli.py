@@ -197,5 +197,24 @@ def bench(
     Console().print(table)
 
 
+# ---------------------------------------------------------------- selftest
+
+
+@app.command(epilog="Example: crowdtrain selftest --isa portable --threads 2")
+def selftest(
+    isa: Annotated[str | None, typer.Option(help="Instruction set; all that run here by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads; all processors by default.")
+    ] = None,
+) -> None:
+    """Checks that this machine computes what every machine must: small models, steps, known roots."""
+    from rich.console import Console
+
+    from crowdtrain._selftest import selftest as run
+
+    if not run(isa, threads, Console()):
+        raise typer.Exit(1)
+
+
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from crowdtrain_engine.arithmetic import evaluate
+from crowdtrain_engine.arithmetic import PlainFloats, evaluate
 from numpy.typing import NDArray
 
 __all__ = ["KEY_STEP", "MULTIPLIER", "ROUNDS", "SINE", "Draws", "philox"]
@@ -105,7 +105,8 @@ class Draws:
 
 
 def _word(value: float) -> Words:
-    return np.asarray(value, np.float32).view(np.uint32)
+    with PlainFloats():
+        return np.asarray(value, np.float32).view(np.uint32)
 
 
 def _float(word: Words) -> Words:

@@ -214,12 +214,14 @@ def test_what_another_library_has_set_changes_no_word(disturb: Callable[[], Call
             try:
                 got = native.values(state, [])[2]
                 native.run(after, [], 1)
+                in_python = reference.run_nest(case.program.nests[0], state)
                 ours_is_gone = (
                     np.float32(1e-38) * np.float32(0.1) == 0 or np.float32(1) + np.float32(1e-9) > 1
                 )
             finally:
                 restore()
             assert ours_is_gone  # the mode that was set is there again
+            assert_same(in_python, expected, "reference")
             assert_same(got, expected, f"{isa}, {threads} threads")
             assert_same(after[0], expected, f"{isa}, {threads} threads, run")
 

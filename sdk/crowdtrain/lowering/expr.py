@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from crowdtrain_engine import DType
-from crowdtrain_engine.arithmetic import evaluate
+from crowdtrain_engine.arithmetic import PlainFloats, evaluate
 from crowdtrain_engine.ops import NAN
 
 from crowdtrain.lowering.index import Atom, Exact, Index
@@ -122,7 +122,7 @@ def bits(value: float | int, dtype: DType) -> int:
     Raises OverflowError for an integer that 32 bits cannot hold.
     """
     if dtype is f32:
-        with np.errstate(over="ignore"):
+        with PlainFloats(), np.errstate(over="ignore"):
             number = np.float32(value)
         return NAN if np.isnan(number) else int(number.view(np.uint32))
     if not -(2**31) <= value < 2**32:
