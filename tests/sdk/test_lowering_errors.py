@@ -10,6 +10,7 @@ import crowdtrain.optim
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from crowdtrain._errors import CrowdtrainError
 from crowdtrain.lowering import DataDependent, LoweringError, UnsupportedModel, UnsupportedOperation, lower
 from crowdtrain_engine import Dataset, execute
@@ -150,6 +151,8 @@ READS: dict[str, Op] = {
     "constant_until_changed": lambda x: x * 2 if torch.zeros(3).add_(x.detach()[0]).sum() > 0 else x,
     "constant_changed_elsewhere": lambda x: _changed_elsewhere(x),
     "random": lambda x: x * 2 if torch.rand(3).sum() > 0 else x,
+    "inside_of_pytorch": lambda x: F.gaussian_nll_loss(x, x, x.abs() + 1) * x,
+    "equal": lambda x: x * 2 if torch.equal(x, x + 1) else x,
 }
 
 

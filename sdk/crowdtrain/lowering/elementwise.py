@@ -13,14 +13,12 @@ from crowdtrain.lowering.expr import (
     Expr,
     const,
     cos,
-    divide,
     eq,
     erf,
     exp,
     f32,
     fabs,
     fma,
-    i32,
     le,
     log,
     logical_not,
@@ -39,7 +37,7 @@ from crowdtrain.lowering.expr import (
 from crowdtrain.lowering.table import CannotLower, lowers, number, promote
 from crowdtrain.lowering.tensor import Tensor
 
-__all__: list[str] = []
+__all__ = ["expm1", "log1p", "power"]
 
 Number = Tensor | float | int
 
@@ -56,14 +54,14 @@ def _abs(x: Expr) -> Expr:
     return fabs(x) if x.dtype is f32 else select(lt(x, 0), -x, x)
 
 
-def _log1p(x: Expr) -> Expr:
+def log1p(x: Expr) -> Expr:
     """Kahan's: what is lost in u = 1 + x is made good by the factor x / (u - 1)."""
     u = x + 1.0
     small = select(eq(u, 1.0), x, log(u) * (x / (u - 1.0)))
     return select(eq(u, math.inf), u, small)
 
 
-def _expm1(x: Expr) -> Expr:
+def expm1(x: Expr) -> Expr:
     """Near 0, 2t / (1 - t) with t = tanh(x / 2), which loses nothing there."""
     t = tanh(x * 0.5)
     return select(lt(fabs(x), 1.0), (t + t) / (1.0 - t), exp(x) - 1.0)
@@ -81,6 +79,8 @@ _unary("abs", _abs, any_type=True)
 _unary("sign", _sign, any_type=True)
 _unary("logical_not", lambda x: eq(x, 0), any_type=True)
 _unary("isnan", lambda x: ne(x, x), any_type=True)
+_unary("isinf", lambda x: eq(fabs(x), math.inf))
+_unary("signbit", lambda x: operation("shr", u32, x, const(31, u32)), any_type=True)
 _unary("exp", exp)
 _unary("log", log)
 _unary("sqrt", sqrt)
@@ -91,8 +91,12 @@ _unary("tanh", tanh)
 _unary("erf", erf)
 _unary("sin", sin)
 _unary("cos", cos)
-_unary("log1p", _log1p)
-_unary("expm1", _expm1)
+_unary("erfc", lambda x: 1.0 - erf(x))
+_unary("exp2", lambda x: exp(x * math.log(2)))
+_unary("log2", lambda x: log(x) * math.log2(math.e))
+_unary("log10", lambda x: log(x) * math.log10(math.e))
+_unary("log1p", log1p)
+_unary("expm1", expm1)
 
 
 @lowers("bitwise_not.default")
@@ -145,6 +149,42 @@ def _maximum(b: Builder, x: Tensor, y: Tensor) -> Tensor:
 @lowers("minimum.default")
 def _minimum(b: Builder, x: Tensor, y: Tensor) -> Tensor:
     return _binary(b, "minimum", minimum, x, y)
+
+
+def _first_number(function: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
+    """``function`` of two numbers; of a number and a NaN, the number."""
+    return lambda x, y: select(ne(x, x), y, select(ne(y, y), x, function(x, y)))
+
+
+@lowers("fmax.default")
+def _fmax(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+    return _binary(b, "maximum", _first_number(maximum), x, y)
+
+
+@lowers("fmin.default")
+def _fmin(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+    return _binary(b, "minimum", _first_number(minimum), x, y)
+
+
+@lowers("copysign.Tensor", "copysign.Scalar")
+def _copysign(b: Builder, x: Tensor, y: Number) -> Tensor:
+    def copy(u: Expr, v: Expr) -> Expr:
+        sign = operation("iand", u32, v, const(1 << 31, u32))
+        return operation("ior", f32, operation("iand", u32, u, const(2**31 - 1, u32)), sign)
+
+    return b.pointwise(copy, number(b, x, f32), number(b, y, f32), what="copysign")
+
+
+@lowers("hypot.default")
+def _hypot(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+    """The larger times sqrt(1 + (smaller / larger)²), so that no square overflows."""
+
+    def hypot(u: Expr, v: Expr) -> Expr:
+        large, small = maximum(fabs(u), fabs(v)), minimum(fabs(u), fabs(v))
+        ratio = small / large
+        return select(eq(large, 0.0), 0.0, large * sqrt(fma(ratio, ratio, 1.0)))
+
+    return b.pointwise(hypot, x, y, what="hypot")
 
 
 @lowers("clamp.default", "clamp.Tensor")
@@ -201,58 +241,13 @@ def _where(b: Builder, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return b.pointwise(select, condition, number(b, x, dtype), number(b, y, dtype), what="where")
 
 
-def _truncated(x: Expr, divisor: int) -> tuple[Expr, Expr]:
-    """Quotient toward zero, and rest with the sign of x, of an i32 by a positive number."""
-    negative = lt(x, 0)
-    quotient = divide(select(negative, -x, x), divisor)
-    signed = select(negative, -quotient, quotient)
-    return signed, x - signed * divisor
-
-
-def _integer_division(
-    b: Builder, x: Tensor, divisor: Number, what: str, function: Callable[[Expr, int], Expr]
-) -> Tensor:
-    if x.dtype is not i32 or not isinstance(divisor, int) or divisor < 1:
-        raise CannotLower("other than of integers by a positive whole number")
-    return b.pointwise(lambda v: function(v, divisor), x, what=what)
-
-
-def _remainder(x: Expr, divisor: int) -> Expr:
-    _, rest = _truncated(x, divisor)
-    return select(lt(rest, 0), rest + divisor, rest)
-
-
-def _floor_division(x: Expr, divisor: int) -> Expr:
-    quotient, rest = _truncated(x, divisor)
-    return select(lt(rest, 0), quotient - 1, quotient)
-
-
-@lowers("fmod.Scalar")
-def _fmod(b: Builder, x: Tensor, divisor: Number) -> Tensor:
-    return _integer_division(b, x, divisor, "fmod", lambda v, n: _truncated(v, n)[1])
-
-
-@lowers("remainder.Scalar")
-def _remainder_row(b: Builder, x: Tensor, divisor: Number) -> Tensor:
-    return _integer_division(b, x, divisor, "remainder", _remainder)
-
-
-@lowers("div.Tensor_mode", "div.Scalar_mode")
-def _div_mode(b: Builder, x: Tensor, divisor: Number, *, rounding_mode: str | None) -> Tensor:
-    if rounding_mode is None:
-        result: Tensor = _div(b, x, divisor)
-        return result
-    function = _floor_division if rounding_mode == "floor" else lambda v, n: _truncated(v, n)[0]
-    return _integer_division(b, x, divisor, "integer division", function)
-
-
 _MOST_MULTIPLICATIONS = 64
 
 
-def _power(x: Expr, exponent: float) -> Expr:
+def power(x: Expr, exponent: float) -> Expr:
     """x to a constant: whole and half exponents by products and square roots, others as exp(e log x)."""
     if exponent < 0:
-        return 1.0 / _power(x, -exponent)
+        return 1.0 / power(x, -exponent)
     whole, rest = divmod(exponent, 1.0)
     if rest not in (0.0, 0.5) or whole > _MOST_MULTIPLICATIONS:
         return exp(log(x) * exponent)
@@ -271,17 +266,17 @@ def _pow_scalar(b: Builder, x: Tensor, exponent: float | int) -> Tensor:
     if x.dtype is not f32 and (isinstance(exponent, float) or exponent < 0):
         x = number(b, x, f32)
     if x.dtype is f32:
-        return b.pointwise(lambda v: _power(v, float(exponent)), x, what="pow")
+        return b.pointwise(lambda v: power(v, float(exponent)), x, what="pow")
     if not 0 <= exponent <= _MOST_MULTIPLICATIONS:
         raise CannotLower(f"an integer to the power of {exponent}")
 
-    def power(v: Expr) -> Expr:
+    def whole_power(v: Expr) -> Expr:
         result: Expr = const(1, v.dtype)
         for _ in range(int(exponent)):
             result = result * v
         return result
 
-    return b.pointwise(power, x, what="pow")
+    return b.pointwise(whole_power, x, what="pow")
 
 
 @lowers("pow.Tensor_Tensor")
@@ -301,10 +296,17 @@ def _leaky_relu(b: Builder, x: Tensor, slope: float = 0.01) -> Tensor:
     return b.pointwise(lambda v: select(lt(0.0, v), v, v * slope), x, what="leaky relu")
 
 
+@lowers("softshrink_backward.default", "hardshrink_backward.default")
+def _shrink_backward(b: Builder, gradient: Tensor, x: Tensor, limit: float) -> Tensor:
+    return b.pointwise(
+        lambda g, v: select(le(fabs(v), float(limit)), 0.0, g), gradient, x, what="shrink gradient"
+    )
+
+
 @lowers("elu.default")
 def _elu(b: Builder, x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
     def elu(v: Expr) -> Expr:
-        return select(lt(0.0, v), v * scale, _expm1(v * input_scale) * (alpha * scale))
+        return select(lt(0.0, v), v * scale, expm1(v * input_scale) * (alpha * scale))
 
     return b.pointwise(elu, x, what="elu")
 

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.expr import Const, Expr, Word, const, eq, i32, logical_and, lt, select, u32, word_of
+from crowdtrain.lowering.expr import (
+    Const,
+    Expr,
+    Word,
+    const,
+    convert,
+    eq,
+    f32,
+    i32,
+    logical_and,
+    lt,
+    maximum,
+    minimum,
+    select,
+    u32,
+    word_of,
+)  # fmt: skip
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.table import CannotLower, lowers
 from crowdtrain.lowering.tensor import Tensor, broadcast, reshape
@@ -206,3 +223,61 @@ def _scatter_add(b: Builder, x: Tensor, dim: int, indices: Tensor, source: Tenso
 @lowers("scatter.value")
 def _scatter_value(b: Builder, x: Tensor, dim: int, indices: Tensor, value: float | int) -> Tensor:
     return _scatter_along(b, x, dim, indices, b.constant(value, x.dtype, indices.shape), accumulate=False)
+
+
+@lowers("put.default")
+def _put(b: Builder, x: Tensor, indices: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """x, read as one row, with ``source`` added or put where the indices say."""
+    flat = [reshape(t, (t.size,)) for t in (x, indices, source)]
+    return reshape(_index_put(b, flat[0], [flat[1]], flat[2], accumulate), x.shape)
+
+
+_REDUCTIONS: dict[str, tuple[Callable[[Expr, Expr], Expr], float]] = {
+    "sum": (lambda u, v: u + v, 0.0),
+    "mean": (lambda u, v: u + v, 0.0),
+    "prod": (lambda u, v: u * v, 1.0),
+    "amax": (maximum, -math.inf),
+    "amin": (minimum, math.inf),
+}
+"""How ``scatter_reduce`` combines, and what is neutral."""
+
+
+@lowers("scatter_reduce.two")
+def _scatter_reduce(
+    b: Builder,
+    x: Tensor,
+    dim: int,
+    indices: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
+) -> Tensor:
+    if x.dtype is not f32:
+        raise CannotLower("of integers", "Convert to float first.")
+    rank, d = len(x.shape), dim % len(x.shape)
+    combine, neutral = _REDUCTIONS[reduce]
+    smaller = [e for e in range(rank) if e != d]
+    b.settle(x)
+    b.bordered(indices, smaller)
+    b.bordered(source, smaller)
+
+    def here(i: Sequence[Index]) -> tuple[Expr, tuple[Index, ...]]:
+        at = _at(i[:rank], d, i[rank])
+        return eq(indices.read(at, -1), word_of(i[d], i32)), at
+
+    def step(acc: Expr, *i: Index) -> Expr:
+        match, at = here(i)
+        return select(match, combine(acc, source.read(at)), acc)
+
+    over = (indices.shape[d],)
+    found = b.fold(x.shape, over, step, f"scatter: {reduce}", init=neutral)
+    count = b.fold(x.shape, over, lambda acc, *i: acc + here(i)[0], "scatter: count", init=const(0, u32))
+
+    def finish(old: Expr, new: Expr, n: Expr) -> Expr:
+        total = combine(old, new) if include_self else new
+        if reduce == "mean":
+            total = total / convert(n + 1 if include_self else n, f32)
+        return select(n, total, old)
+
+    return b.pointwise(finish, x, found, count, what="scatter")

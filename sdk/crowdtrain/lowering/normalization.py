@@ -9,7 +9,7 @@ from crowdtrain.lowering.expr import Expr, fma, sqrt
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.reductions import Reduction, mean_of
 from crowdtrain.lowering.table import lowers
-from crowdtrain.lowering.tensor import Tensor
+from crowdtrain.lowering.tensor import Tensor, reshape
 
 __all__: list[str] = []
 
@@ -269,3 +269,27 @@ def _group_norm_backward(
         what="input gradient",
     )
     return to_input, to_weight, to_bias
+
+
+@lowers("_weight_norm_interface_backward.default")
+def _weight_norm_backward(
+    b: Builder, gradient: Tensor, v: Tensor, g: Tensor, norms: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    """Of w = v · g / |v|, with norms over all dimensions but ``dim``: the gradients of v and g."""
+    for tensor in (gradient, v, g, norms):
+        b.settle(tensor)
+    r = Reduction(v.shape, [d for d in range(len(v.shape)) if d != dim])
+    along = b.sum(r.shape, r.over, lambda *i: gradient[r.at(*i)] * v[r.at(*i)], "direction gradient: sum")
+    to_g = r.shaped(
+        b.pointwise(lambda s, n: s / n, along, reshape(norms, r.shape), what="size gradient"), True
+    )
+    to_v = b.pointwise(
+        lambda d, u, s, n, t: (d - u * t / n) * (s / n),
+        gradient,
+        v,
+        g,
+        norms,
+        to_g,
+        what="direction gradient",
+    )
+    return to_v, to_g

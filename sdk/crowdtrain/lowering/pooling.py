@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.expr import Expr, const, eq, i32, logical_and, lt, maximum, select, word_of
+from crowdtrain.lowering.expr import Expr, const, eq, i32, logical_and, lt, maximum, select, u32, word_of
 from crowdtrain.lowering.index import Exact, Index, exact
 from crowdtrain.lowering.table import CannotLower, lowers
 from crowdtrain.lowering.tensor import Tensor
@@ -225,3 +225,57 @@ def _avg_pool_backward(
         return shares.read((*i[:lead], *w.windows(i[lead:], offsets)))
 
     return b.sum(x.shape, w.size, term, "average pool gradient")
+
+
+@lowers("adaptive_max_pool2d.default", "adaptive_max_pool3d.default")
+def _adaptive_max_pool(b: Builder, x: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """As max pooling; the window of place o of m is from o · n // m up to the next multiple of 1 / m, rounded up."""
+    rank = len(places)
+    lead, extents = x.shape[:-rank], x.shape[-rank:]
+    shape = (*lead, *places)
+    widths = [
+        max(-(-(o + 1) * n // m) - o * n // m for o in range(m)) for n, m in zip(extents, places, strict=True)
+    ]
+    b.bordered(x, range(len(lead), len(x.shape)))
+
+    def at(i: Sequence[Index]) -> tuple[tuple[Index, ...], Expr]:
+        place, offsets = i[len(lead) : -rank], i[-rank:]
+        where = tuple((o * n) // m + k for o, k, n, m in zip(place, offsets, extents, places, strict=True))
+        inside: Expr = const(1, u32)
+        for p, o, n, m in zip(where, place, extents, places, strict=True):
+            end = (o * n + (n + m - 1)) // m
+            inside = logical_and(inside, lt(word_of(p, i32), word_of(end, i32)))
+        return where, inside
+
+    def value(i: Sequence[Index]) -> tuple[Expr, tuple[Index, ...]]:
+        where, inside = at(i)
+        return select(inside, x.read((*i[: len(lead)], *where), -math.inf), -math.inf), where
+
+    greatest = b.fold(shape, widths, lambda acc, *i: maximum(acc, value(i)[0]), "maximum", init=-math.inf)
+
+    def first(acc: Expr, *i: Index) -> Expr:
+        own, where = value(i)
+        found = logical_and(lt(acc, 0), eq(own, greatest[i[:-rank]]))
+        return select(found, word_of(_flat(where, extents), i32), acc)
+
+    return greatest, b.fold(shape, widths, first, "position of the maximum", init=const(-1, i32))
+
+
+@lowers("adaptive_max_pool2d_backward.default", "adaptive_max_pool3d_backward.default")
+def _adaptive_max_pool_backward(b: Builder, gradient: Tensor, x: Tensor, indices: Tensor) -> Tensor:
+    """Each element gathers from those windows around it that found their maximum in it."""
+    lead = len(x.shape) - 2 if len(x.shape) < 5 else len(x.shape) - 3
+    extents, places = x.shape[lead:], gradient.shape[lead:]
+    rank = len(extents)
+    b.bordered(gradient, range(lead, len(x.shape)))
+    b.bordered(indices, range(lead, len(x.shape)))
+
+    def step(acc: Expr, *i: Index) -> Expr:
+        i, offsets = i[:-rank], i[-rank:]
+        near = zip(i[lead:], offsets, extents, places, strict=True)
+        window = (*i[:lead], *((p * m) // n + k - 1 for p, k, n, m in near))
+        own = word_of(_flat(i[lead:], extents), i32)
+        return acc + select(eq(indices.read(window, -1), own), gradient.read(window), 0.0)
+
+    widths = [-(-m // n) + 2 for n, m in zip(extents, places, strict=True)]
+    return b.fold(x.shape, widths, step, "max pool gradient")

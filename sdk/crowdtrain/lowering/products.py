@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.expr import Expr, fma
+from crowdtrain.lowering.expr import Expr, const, eq, fabs, fma, lt, select, sqrt
 from crowdtrain.lowering.index import Exact, Index, exact
-from crowdtrain.lowering.table import lowers
-from crowdtrain.lowering.tensor import Tensor
+from crowdtrain.lowering.reductions import Reduction
+from crowdtrain.lowering.table import CannotLower, lowers
+from crowdtrain.lowering.tensor import Tensor, broadcast, reshape
 
 __all__: list[str] = []
 
@@ -46,6 +47,88 @@ def _addmm(b: Builder, bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, a
         return p + scaled if alpha == 1 else fma(p, float(alpha), scaled)
 
     return b.pointwise(combine, product, bias, what="bias")
+
+
+@lowers("addmv.default")
+def _addmv(b: Builder, bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    column = _product(b, x, reshape(y, (y.size, 1)), "product")
+    product = reshape(column, x.shape[:1])
+    return b.pointwise(lambda p, c: fma(p, float(alpha), c * float(beta)), product, bias, what="bias")
+
+
+@lowers("_trilinear.default")
+def _trilinear(
+    b: Builder,
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    expand_x: Sequence[int],
+    expand_y: Sequence[int],
+    expand_z: Sequence[int],
+    over: Sequence[int],
+    unroll: int = 1,
+) -> Tensor:
+    """Sum over some dimensions of x · y · z, after new ones were put in where they lack them."""
+    parts = []
+    for tensor, new in ((x, expand_x), (y, expand_y), (z, expand_z)):
+        shape = list(b.plain(tensor).shape)
+        for d in sorted(new):
+            shape.insert(d, 1)
+        parts.append(reshape(tensor, tuple(shape)))
+    whole = broadcast(*(part.shape for part in parts))
+    r = Reduction(whole, over)
+
+    def factors(*i: Index) -> tuple[Expr, Expr]:
+        at = r.at(*i)
+        first, second, third = (
+            part[tuple(p if n > 1 else 0 for p, n in zip(at, part.shape, strict=True))] for part in parts
+        )
+        return first * second, third
+
+    return b.contract(r.shape, r.over, factors, "product")
+
+
+@lowers("_cdist_forward.default")
+def _cdist(b: Builder, x: Tensor, y: Tensor, order: float, mode: int | None) -> Tensor:
+    """Distances of each row of x [.., n, k] from each row of y [.., m, k]."""
+    _check_order(order)
+    b.plain(x)
+    b.plain(y)
+    *batch, rows, inner = x.shape
+
+    def step(acc: Expr, *i: Index) -> Expr:
+        *at, n, m, k = i
+        distance = x[(*at, n, k)] - y[(*at, m, k)]
+        return acc + fabs(distance) if order == 1 else fma(distance, distance, acc)
+
+    total = b.fold((*batch, rows, y.shape[-2]), (inner,), step, "distances")
+    return total if order == 1 else b.pointwise(sqrt, total, what="distances")
+
+
+@lowers("_cdist_backward.default")
+def _cdist_backward(
+    b: Builder, gradient: Tensor, x: Tensor, y: Tensor, order: float, distances: Tensor
+) -> Tensor:
+    """The gradient of x: each distance pulls along its own direction, and one of 0 not at all."""
+    _check_order(order)
+    for tensor in (gradient, x, y, distances):
+        b.plain(tensor)
+
+    def step(acc: Expr, *i: Index) -> Expr:
+        *at, n, k, m = i
+        pull, difference = gradient[(*at, n, m)], x[(*at, n, k)] - y[(*at, m, k)]
+        if order == 1:
+            sign = select(lt(difference, 0.0), -1.0, select(lt(0.0, difference), const(1.0), 0.0))
+            return fma(pull, sign, acc)
+        distance = distances[(*at, n, m)]
+        return acc + select(eq(distance, 0.0), 0.0, pull * difference / distance)
+
+    return b.fold(x.shape, (y.shape[-2],), step, "distance gradient")
+
+
+def _check_order(order: float) -> None:
+    if order not in (1, 2):
+        raise CannotLower(f"distances of order {order}", "Use order 1 or 2.")
 
 
 class _Convolution:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from crowdtrain_engine import DType
 
 from crowdtrain.lowering.builder import Builder
+from crowdtrain.lowering.elementwise import power
 from crowdtrain.lowering.expr import (
     Expr,
     const,
+    convert,
     eq,
     exp,
     f32,
@@ -29,7 +31,7 @@ from crowdtrain.lowering.expr import (
     word_of,
 )
 from crowdtrain.lowering.index import Index
-from crowdtrain.lowering.table import CannotLower, axes, lowers, number
+from crowdtrain.lowering.table import axes, lowers, number
 from crowdtrain.lowering.tensor import Tensor, reshape
 
 __all__ = ["Reduction", "mean_of"]
@@ -161,9 +163,20 @@ def _norm(
     sizes = b.pointwise(fabs, x, what="sizes")
     if order == 1:
         return r.shaped(sum_of(b, r, sizes, "norm"), keepdim)
-    if order == math.inf:
-        return r.shaped(_extreme(b, r, sizes, greatest=True), keepdim)
-    raise CannotLower(f"a norm of order {order}", "Use order 1, 2 or infinity")
+    if math.isinf(order):
+        return r.shaped(_extreme(b, r, sizes, greatest=order > 0), keepdim)
+    if order == 0:
+        used = b.pointwise(lambda v: convert(ne(v, 0.0), f32), x, what="used")
+        return r.shaped(sum_of(b, r, used, "norm"), keepdim)
+    powers = b.pointwise(lambda v: power(v, order), sizes, what="powers")
+    total = sum_of(b, r, powers, "norm: sum of powers")
+    return r.shaped(b.pointwise(lambda v: power(v, 1 / order), total, what="norm"), keepdim)
+
+
+@lowers("dist.default")
+def _dist(b: Builder, x: Tensor, y: Tensor, order: float = 2) -> Tensor:
+    result: Tensor = _norm(b, b.pointwise(lambda u, v: u - v, x, y, what="difference"), order)
+    return result
 
 
 _LEAST = {f32: -math.inf, i32: -(2**31), u32: 0}

@@ -220,3 +220,17 @@ def _adaptive_pool_backward2(b: Builder, gradient: Tensor, x: Tensor) -> Tensor:
 @lowers("_adaptive_avg_pool3d_backward.default")
 def _adaptive_pool_backward3(b: Builder, gradient: Tensor, x: Tensor) -> Tensor:
     return _adaptive_pool_backward(b, gradient, x, 3)
+
+
+def _edge_padding(extent: int, before: int, after: int) -> Matrix:
+    """Positions beyond an edge show the edge."""
+    columns = np.arange(-before, extent + after).clip(0, extent - 1)
+    return np.asarray(columns[:, None] == np.arange(extent), np.float64)
+
+
+@lowers(*(f"replication_pad{rank}d_backward.default" for rank in (1, 2, 3)))
+def _edge_padding_backward(b: Builder, gradient: Tensor, x: Tensor, pads: Sequence[int]) -> Tensor:
+    rank = len(pads) // 2
+    sizes = zip(x.shape[-rank:], reversed(range(rank)), strict=True)
+    matrices = [_edge_padding(n, pads[2 * k], pads[2 * k + 1]).T for n, k in sizes]
+    return _resample(b, gradient, matrices, "padding gradient")

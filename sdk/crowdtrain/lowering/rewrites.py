@@ -1,9 +1,9 @@
 """Rewrites of a traced graph that give better nests: one operation instead of many that add up or undo each other.
 
-Two passes. The first walks forward and replaces operations by simpler ones: equal operations are done once, a slice of
-what was put together is taken from the part, views of views become one. The second looks at sums of several terms,
-as gradients of what is used at every step of a sequence are: sums of products become one product, sums of sums one
-sum, and slices put into zeros are put side by side.
+First, operations are replaced by simpler ones: equal operations are done once, a slice of what was put together is
+taken from the part, views of views become one. Then constants that no program could compute are computed. At last, sums
+of several terms, as gradients of what is used at every step of a sequence are: sums of products become one product,
+sums of sums one sum, and slices put into zeros are put side by side.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from crowdtrain.lowering.table import TABLE
+
 __all__ = ["rewrite"]
 
 _aten = torch.ops.aten
@@ -28,9 +30,57 @@ Rule = Callable[[Graph, Node], Node | None]
 def rewrite(module: GraphModule) -> None:
     """Rewrites the graph of ``module`` in place; it computes the same but for the order of sums."""
     _simplify(module.graph)
+    _compute_constants(module)
     module.graph.eliminate_dead_code()
     _join_sums(module.graph)
     module.graph.eliminate_dead_code()
+
+
+_DTYPES = (torch.float32, torch.int64, torch.int32, torch.bool)
+
+
+def _compute_constants(module: GraphModule) -> None:
+    """What follows from constants by operations or types that no program has is computed here and now."""
+    foreign: dict[Node, bool] = {}
+    for node in module.graph.nodes:
+        sources = node.all_input_nodes
+        if node.op == "get_attr":
+            foreign[node] = getattr(module, str(node.target)).dtype not in _DTYPES
+        elif node.op == "call_function" and _is_pure(node) and all(source in foreign for source in sources):
+            foreign[node] = not _is_ours(node) or any(foreign[source] for source in sources)
+    values: dict[Node, Any] = {}
+    for node in [node for node, is_foreign in foreign.items() if is_foreign]:
+        value = node.meta.get("val")
+        wanted = any(not foreign.get(user) for user in node.users)
+        if wanted and isinstance(value, torch.Tensor) and value.dtype in _DTYPES:
+            name = f"constant_{node.name}"
+            module.register_buffer(name, _value(module, node, values))
+            with module.graph.inserting_before(node):
+                known = module.graph.get_attr(name)
+            known.meta = dict(node.meta)
+            node.replace_all_uses_with(known)
+
+
+def _is_ours(node: Node) -> bool:
+    """Whether an operation can be lowered, as far as its name and the types of its results say."""
+    results = node.meta.get("val")
+    return (node.target is operator.getitem or str(node.target) in TABLE) and all(
+        not isinstance(result, torch.Tensor) or result.dtype in _DTYPES
+        for result in (results if isinstance(results, list | tuple) else [results])
+    )
+
+
+def _value(module: GraphModule, node: Node, values: dict[Node, Any]) -> Any:
+    """What a node gives that follows from constants; ``values`` are those known already."""
+    if node not in values:
+        if node.op == "get_attr":
+            values[node] = getattr(module, str(node.target))
+        else:
+            target: Any = node.target
+            args, kwargs = map_arg((node.args, node.kwargs), lambda n: _value(module, n, values))
+            with torch.no_grad():
+                values[node] = target(*args, **kwargs)
+    return values[node]
 
 
 def _simplify(graph: Graph) -> None:

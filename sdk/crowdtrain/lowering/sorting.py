@@ -18,7 +18,7 @@ from crowdtrain.lowering.expr import (
 )
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.table import CannotLower, lowers
-from crowdtrain.lowering.tensor import Tensor
+from crowdtrain.lowering.tensor import Tensor, reshape
 
 __all__: list[str] = []
 
@@ -90,3 +90,31 @@ def _sort_stably(
     b: Builder, x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> tuple[Tensor, Tensor]:
     return _ordered(b, x, dim, x.shape[dim] if x.shape else 1, descending=descending)
+
+
+@lowers("kthvalue.default")
+def _kthvalue(b: Builder, x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    if not x.shape:
+        return x, b.constant(0, i32)
+    d = dim % len(x.shape)
+    shape = (*x.shape[:d], 1, *x.shape[d + 1 :]) if keepdim else (*x.shape[:d], *x.shape[d + 1 :])
+
+    def only(ordered: Tensor) -> Tensor:
+        return b.view(ordered, shape, lambda *i: (*i[:d], k - 1, *i[d + keepdim :]))
+
+    values, positions = _ordered(b, x, d, k, descending=False)
+    return only(values), only(positions)
+
+
+@lowers("median.dim")
+def _median(b: Builder, x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower of two in the middle."""
+    extent = x.shape[dim] if x.shape else 1
+    result: tuple[Tensor, Tensor] = _kthvalue(b, x, (extent - 1) // 2 + 1, dim, keepdim)
+    return result
+
+
+@lowers("median.default")
+def _median_of_all(b: Builder, x: Tensor) -> Tensor:
+    result: Tensor = _median(b, reshape(x, (x.size,)))[0]
+    return result

@@ -15,6 +15,8 @@ from torch.fx import Node
 
 from crowdtrain._training import LoweredProgram
 from crowdtrain.lowering import (
+    cumulative,
+    division,
     elementwise,
     gathers,
     losses,
@@ -25,6 +27,7 @@ from crowdtrain.lowering import (
     reductions,
     resampling,
     sorting,
+    trigonometry,
     views,
 )
 from crowdtrain.lowering.assembly import CONSTANTS
@@ -42,8 +45,8 @@ from crowdtrain.optim import EMA
 __all__ = ["ROWS", "Goal", "lower", "step_program"]
 
 ROWS = (
-    elementwise, gathers, losses, normalization, pooling, products, random, reductions, resampling, sorting,
-    views,
+    cumulative, division, elementwise, gathers, losses, normalization, pooling, products, random, reductions,
+    resampling, sorting, trigonometry, views,
 )  # fmt: skip
 """Modules whose rows fill the table."""
 

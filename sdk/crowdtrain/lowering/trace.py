@@ -19,7 +19,12 @@ from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions
-from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    unset_fake_temporarily,
+)
 from torch.fx import GraphModule, Interpreter, Node, traceback
 from torch.fx.experimental.proxy_tensor import (
     PythonKeyTracer,
@@ -28,6 +33,7 @@ from torch.fx.experimental.proxy_tensor import (
     get_proxy_slot,
     make_fx,
 )
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_arg
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -53,7 +59,7 @@ _LINE = 120
 
 _WHOLE = (
     "_log_softmax_backward_data", "_safe_softmax", "_softmax_backward_data", "_upsample_nearest_exact1d",
-    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "embedding_dense_backward",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "embedding_dense_backward", "eye",
     "native_batch_norm_backward", "native_group_norm_backward", "nll_loss2d_backward", "nll_loss2d_forward",
     "nll_loss_backward", "nll_loss_forward", "select_backward", "select_scatter", "slice_backward",
     "threshold_backward", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d",
@@ -340,6 +346,10 @@ def _changes(node: Node) -> set[Node]:
     return {arg for formal, arg in pairs if isinstance(arg, Node) and formal.is_write}
 
 
+_UNKNOWN_VALUES = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+"""What PyTorch raises where its own code needs values."""
+
+
 class _Places(TorchFunctionMode):
     """Notes for every operation, and for its gradient, the module and the user's line that call it."""
 
@@ -359,8 +369,12 @@ class _Places(TorchFunctionMode):
                 name = getattr(func, "__name__", str(func))
                 raise DataDependent(place, f"{name} reads the values of a tensor")
             args = (value, *args[1:])
-        with traceback.annotate({"place": place}):
-            result = func(*args, **(kwargs or {}))
+        try:
+            with traceback.annotate({"place": place}):
+                result = func(*args, **(kwargs or {}))
+        except _UNKNOWN_VALUES as error:
+            name = getattr(func, "__name__", str(func))
+            raise DataDependent(place, f"{name} depends on the values of a tensor ({error})") from error
         for tensor in result if isinstance(result, list | tuple) else [result]:
             if isinstance(tensor, torch.Tensor):
                 _mark(tensor.grad_fn, replace(place, backward=True))

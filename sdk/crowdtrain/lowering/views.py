@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from crowdtrain_engine import DType
+from numpy.typing import NDArray
 
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.expr import Const, Expr, convert, f32, fma, i32, operation, select, u32, word_of
+from crowdtrain.lowering.expr import Const, Expr, convert, eq, f32, fma, i32, operation, select, u32, word_of
 from crowdtrain.lowering.index import Index, exact
 from crowdtrain.lowering.table import CannotLower, axes, lowers, number, promote
 from crowdtrain.lowering.tensor import Tensor, reshape
@@ -211,3 +213,65 @@ def _slice_scatter(
 @lowers("as_strided.default")
 def _as_strided(b: Builder, x: Tensor, *_: object) -> Tensor:
     raise CannotLower("it depends on how a tensor lies in memory", "Use view, permute, expand or slices.")
+
+
+@lowers("diagonal.default")
+def _diagonal(b: Builder, x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The diagonal as the last dimension."""
+    rank = len(x.shape)
+    rows, columns = dim1 % rank, dim2 % rank
+    down, right = max(0, -offset), max(0, offset)
+    length = max(0, min(x.shape[rows] - down, x.shape[columns] - right))
+    others = [d for d in range(rank) if d not in (rows, columns)]
+
+    def positions(*i: Index) -> tuple[Index, ...]:
+        place = {rows: i[-1] + down, columns: i[-1] + right, **dict(zip(others, i, strict=False))}
+        return tuple(place[d] for d in range(rank))
+
+    return b.view(x, [*(x.shape[d] for d in others), length], positions)
+
+
+@lowers("diagonal_scatter.default")
+def _diagonal_scatter(
+    b: Builder, x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    rank = len(x.shape)
+    rows, columns = dim1 % rank, dim2 % rank
+    down = max(0, -offset)
+    b.bordered(source, (len(source.shape) - 1,))
+
+    def element(*i: Index) -> Expr:
+        on = eq(word_of(i[rows] + offset, i32), word_of(i[columns], i32))
+        others = [p for d, p in enumerate(i) if d not in (rows, columns)]
+        return select(on, source.read((*others, i[rows] - down)), x[i])
+
+    return b.tensor(x.dtype, x.shape, element, "diagonal scatter")
+
+
+@lowers("unfold.default")
+def _unfold(b: Builder, x: Tensor, dim: int, size: int, step: int) -> Tensor:
+    """Windows along a dimension, as the last one."""
+    if not x.shape:
+        return b.view(x, (size,), lambda _: ())
+    d = dim % len(x.shape)
+    shape = (*x.shape[:d], (x.shape[d] - size) // step + 1, *x.shape[d + 1 :], size)
+    return b.view(x, shape, lambda *i: _at(i[:-1], d, i[d] * step + i[-1]))
+
+
+@lowers("eye.default", "eye.m")
+def _eye(b: Builder, rows: int, columns: int | None = None, *, dtype: DType | None = None) -> Tensor:
+    def element(i: Index, j: Index) -> Expr:
+        return convert(eq(word_of(i, i32), word_of(j, i32)), f32 if dtype is None else dtype)
+
+    shape = (rows, rows if columns is None else columns)
+    return b.tensor(f32 if dtype is None else dtype, shape, element, "eye")
+
+
+def _triangle_indices(name: str, make: Callable[[int, int, int], NDArray[np.int64]]) -> None:
+    @lowers(f"{name}.default")
+    def row(b: Builder, rows: int, columns: int, offset: int = 0, *, dtype: DType | None = None) -> Tensor:
+        return b.table(make(rows, columns, offset).astype(np.int32), "indices of a triangle")
+
+
+_triangle_indices("tril_indices", lambda n, m, k: np.stack(np.tril_indices(n, k, m)))
+_triangle_indices("triu_indices", lambda n, m, k: np.stack(np.triu_indices(n, k, m)))
