@@ -3,6 +3,7 @@
 from crowdtrain_engine._errors import BackendError, DataError, EngineError, ProgramError
 from crowdtrain_engine.execution import Executor, execute
 from crowdtrain_engine.native import isas
+from crowdtrain_engine.profile import NestTime
 from crowdtrain_engine.program import (
     Axis,
     DType,
@@ -30,6 +31,7 @@ __all__ = [
     "Labels",
     "Mode",
     "Nest",
+    "NestTime",
     "Program",
     "ProgramError",
     "Read",

@@ -26,6 +26,12 @@ class Plan:
         data: Sequence[NDArray[np.generic]],
         steps: int,
     ) -> list[NDArray[np.uint32]]: ...
+    def profile(
+        self,
+        state: Sequence[NDArray[np.generic]],
+        data: Sequence[NDArray[np.generic]],
+        steps: int,
+    ) -> list[tuple[list[int], int]]: ...
     def values(
         self, state: Sequence[NDArray[np.generic]], data: Sequence[NDArray[np.generic]]
     ) -> list[NDArray[np.uint32]]: ...

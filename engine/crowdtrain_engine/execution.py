@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from crowdtrain_engine import reference
 from crowdtrain_engine._errors import BackendError, DataError
 from crowdtrain_engine.native import NativePlan
+from crowdtrain_engine.profile import NestTime
 from crowdtrain_engine.program import Program
 from crowdtrain_engine.state import Array, Dataset, State
 
@@ -31,6 +33,13 @@ class Backend(Protocol):
     def nest(self, number: int, values: Sequence[Words]) -> Words:
         """The output of one nest from the values before it."""
 
+    def profile(self, state: list[Words], data: list[Words], steps: int) -> list[NestTime]:
+        """As :meth:`run`, but gives how long the nests took."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes for all that one nest of a step gives another."""
+
 
 class ReferenceBackend:
     """The reference interpreter as a backend."""
@@ -44,8 +53,7 @@ class ReferenceBackend:
             values = self.values(state, data)
             for row, value in zip(rows, self._program.logs, strict=True):
                 row.append(values[value])
-            for tensor, words in zip(state, [values[value] for value in self._program.next], strict=True):
-                tensor[:] = words
+            self._move(state, values)
         return [np.stack(row) if row else np.empty((0, 0), np.uint32) for row in rows]
 
     def values(self, state: list[Words], data: list[Words]) -> list[Words]:
@@ -53,6 +61,25 @@ class ReferenceBackend:
 
     def nest(self, number: int, values: Sequence[Words]) -> Words:
         return reference.run_nest(self._program.nests[number], values)
+
+    def profile(self, state: list[Words], data: list[Words], steps: int) -> list[NestTime]:
+        seconds = [0.0] * len(self._program.nests)
+        for _ in range(steps):
+            values = [tensor.copy() for tensor in (*state, *data)]
+            for i, nest in enumerate(self._program.nests):
+                start = time.perf_counter()
+                values.append(reference.run_nest(nest, values))
+                seconds[i] += time.perf_counter() - start
+            self._move(state, values)
+        return [NestTime((i,), "reference", spent) for i, spent in enumerate(seconds)]
+
+    @property
+    def memory(self) -> int:
+        return sum(4 * nest.type.size for nest in self._program.nests)
+
+    def _move(self, state: list[Words], values: list[Words]) -> None:
+        for tensor, value in zip(state, self._program.next, strict=True):
+            tensor[:] = values[value]
 
 
 BACKENDS: Mapping[str, type[ReferenceBackend] | type[NativePlan]] = {
@@ -112,16 +139,28 @@ class Executor:
         state.check(self.program)
         self._load(state)
 
+    @property
+    def memory(self) -> int:
+        """Bytes for all that one nest of a step gives another, as planned; state and data are not in it."""
+        return self._backend.memory
+
     def run(self, steps: int) -> dict[str, Array]:
-        """Runs ``steps`` steps; what was logged, each ``[steps, *shape]``."""
-        if steps < 0:
-            raise DataError(f"steps must not be negative, it is {steps}")
+        """Runs ``steps`` steps; what was logged, each ``[steps, *shape]``. Raises DataError for less than none."""
+        _check_steps(steps)
         logs = self._backend.run(self._state, self._data, steps)
         named: dict[str, Array] = {}
         for name, value, rows in zip(self.program.labels.logs, self.program.logs, logs, strict=True):
             kind = self.program.types[value]
             named[name] = rows.view(kind.dtype.numpy).reshape(steps, *kind.shape)
         return named
+
+    def profile(self, steps: int) -> tuple[NestTime, ...]:
+        """Runs ``steps`` steps; how long the nests took in them, in the order in which they run.
+
+        A nest on which nothing depends is not run, and not listed. Raises DataError if ``steps`` is negative.
+        """
+        _check_steps(steps)
+        return tuple(self._backend.profile(self._state, self._data, steps))
 
     def values(self) -> list[Words]:
         """Every value of the next step, flat; the state stays where it is."""
@@ -130,6 +169,11 @@ class Executor:
     def nest(self, number: int, values: Sequence[Words]) -> Words:
         """The output of nest ``number`` from the values before it."""
         return self._backend.nest(number, values)
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 0:
+        raise DataError(f"steps must not be negative, it is {steps}")
 
 
 def execute(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crowdtrain_engine._errors import BackendError
+from crowdtrain_engine.profile import NestTime
 from crowdtrain_engine.program import Program
 
 __all__ = ["NativePlan", "isas"]
@@ -50,3 +51,16 @@ class NativePlan:
     def nest(self, number: int, values: Sequence[Words]) -> Words:
         """See :class:`crowdtrain_engine.execution.Backend`."""
         return self._plan.nest(number, list(values))
+
+    def profile(self, state: list[Words], data: list[Words], steps: int) -> list[NestTime]:
+        """See :class:`crowdtrain_engine.execution.Backend`."""
+        kinds = self._plan.kinds()
+        return [
+            NestTime(tuple(nests), kinds[nests[0]] if len(nests) == 1 else "rows", nanoseconds / 1e9)
+            for nests, nanoseconds in self._plan.profile(state, data, steps)
+        ]
+
+    @property
+    def memory(self) -> int:
+        """See :class:`crowdtrain_engine.execution.Backend`."""
+        return self._plan.memory
