@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format artifacts golden bench bench-gas test-slow test-ipfs test-hf clean
+.PHONY: help setup demo test check format artifacts golden bench bench-gas test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench      engine speed against PyTorch, hashing speed"
 	@echo "make bench-gas  gas of every transaction and of a whole dispute"
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
+	@echo "make test-aarch64  the kernels cross-compiled for ARM, under an emulator (needs two Debian packages)"
 	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
 	@echo "make test-hf    models of Hugging Face's transformers (installs it, 150 MB)"
 	@echo "make golden     golden models and roots, anew (crowdtrain selftest compares machines with them)"
@@ -78,6 +79,10 @@ test-slow: setup
 test-hf: setup
 	@$(PIP) -e '.[hf]'
 	$(BIN)/pytest tests/sdk/test_huggingface.py
+
+test-aarch64: setup
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || { echo "missing: apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
+	$(BIN)/pytest -m slow tests/sdk/test_aarch64.py
 
 test-ipfs: setup
 	$(BIN)/pytest -m ipfs

@@ -16,6 +16,8 @@ std::vector<const Kernels*> detect() {
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
     if (avx512 && avx2) found.push_back(&kAvx512Kernels);
     if (avx2) found.push_back(&kAvx2Kernels);
+#elif defined(__aarch64__)
+    found.push_back(&kNeonKernels);  // every such processor has it
 #endif
     found.push_back(&kPortableKernels);
     return found;
