@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from contracts.referee import Referee
 from crowdtrain.devnet import find_anvil
 from web3 import Web3
 from web3.contract import Contract
@@ -59,3 +60,8 @@ def deploy(web3: Web3) -> Deploy:
         return deployed
 
     return deploy_contract
+
+
+@pytest.fixture(scope="session")
+def referee(deploy: Deploy) -> Referee:
+    return Referee(deploy("Referee"), deploy("Calls"))

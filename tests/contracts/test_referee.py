@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from contracts.openings import Words, arguments
+from contracts.referee import GAS, Call, Referee
 from contracts.vectors import FILE, broken_headers, broken_nests, text
 from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
 from crowdtrain_engine import Axis, DType, Instruction, Nest, Program, ProgramError, Read, merkle, reference
@@ -19,14 +19,8 @@ from crowdtrain_engine.ops import BY_NAME, OPS
 from engine.strategies import SPECIAL, Case, cases, contractions, convolutions, programs, words
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from web3 import Web3
-from web3.contract import Contract
 from web3.exceptions import ContractCustomError
-from web3.types import TxParams
 
-Call = tuple[str, tuple[Any, ...]]
-
-GAS: TxParams = {"gas": 10**12}
 FEW = settings(
     max_examples=25,
     deadline=None,
@@ -34,47 +28,6 @@ FEW = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 MANY = settings(FEW, max_examples=5_000)
-
-
-class Referee:
-    """The deployed Referee, asked many things at a time."""
-
-    def __init__(self, referee: Contract, calls: Contract) -> None:
-        self.contract = referee
-        self._calls = calls
-
-    def __call__(self, calls: list[Call]) -> list[tuple[Any, ...] | str]:
-        """For each (function, arguments) the decoded result, or the name of the error."""
-        data = [self.contract.encode_abi(name, args=list(args)) for name, args in calls]
-        succeeded, results, _ = self._calls.functions.run(self.contract.address, data).call(GAS)
-        return [
-            self._decode(name, ok, result)
-            for (name, _), ok, result in zip(calls, succeeded, results, strict=True)
-        ]
-
-    def _decode(self, name: str, succeeded: bool, result: bytes) -> tuple[Any, ...] | str:
-        codec = self.contract.w3.codec
-        if succeeded:
-            outputs = self.contract.get_function_by_name(name).abi["outputs"]
-            return tuple(codec.decode([_type(output) for output in outputs], result))
-        names = {
-            bytes(Web3.keccak(text=f"{e['name']}({','.join(_type(i) for i in e['inputs'])})")[:4]): e["name"]
-            for e in self.contract.abi
-            if e["type"] == "error"
-        }
-        return names[result[:4]]
-
-
-def _type(parameter: Any) -> str:
-    if parameter["type"].startswith("tuple"):
-        inner = ",".join(_type(component) for component in parameter["components"])
-        return f"({inner}){parameter['type'][5:]}"
-    return str(parameter["type"])
-
-
-@pytest.fixture(scope="module")
-def referee(deploy: Callable[..., Contract]) -> Referee:
-    return Referee(deploy("Referee"), deploy("Calls"))
 
 
 def _stretches(nest: Nest, values: list[Words], rng: random.Random, count: int) -> list[tuple[Call, int]]:
@@ -120,11 +73,11 @@ def test_thousands_of_programs(referee: Referee, case: Case, seed: int) -> None:
     _check(referee, case, seed)
 
 
-def _operation(name: str) -> Nest:
-    """out[i] = name(value 0 at i, value 1 at i, value 2 at i), each of 64 words"""
+def _operation(name: str, count: int = 64) -> Nest:
+    """out[i] = name(value 0 at i, value 1 at i, value 2 at i), each of ``count`` words"""
     op = BY_NAME[name]
-    reads = tuple(Read(value, (Axis(64, ((0, 1),)),)) for value in range(op.arity))
-    return Nest(DType.f32, (64,), reads, (Instruction(op.code, *range(1, op.arity + 1)),), op.arity + 1)
+    reads = tuple(Read(value, (Axis(count, ((0, 1),)),)) for value in range(op.arity))
+    return Nest(DType.f32, (count,), reads, (Instruction(op.code, *range(1, op.arity + 1)),), op.arity + 1)
 
 
 @pytest.mark.parametrize("name", [op.name for op in OPS])
@@ -140,10 +93,16 @@ def test_every_operation(referee: Referee, name: str) -> None:
 
 
 def test_every_elementary_function_over_its_range(referee: Referee) -> None:
-    argument = np.linspace(-110, 110, 64, dtype=np.float32).view(np.uint32)
+    """The range where most of them change, words of every exponent, and special words."""
+    rng = np.random.default_rng(9)
+    exponents = np.arange(256, dtype=np.uint32) << 23
+    rest = rng.integers(0, 2**23, 256, np.uint32) | rng.integers(0, 2, 256, np.uint32) << 31
+    range_ = np.linspace(-110, 110, 64, dtype=np.float32).view(np.uint32)
+    argument = np.concatenate([range_, exponents | rest, np.array(SPECIAL, np.uint32)])
     for name in FUNCTIONS:
         asked: list[Call] = [
-            ("evaluate", arguments(_operation(name), [argument], i, 0, 1, 0)) for i in range(64)
+            ("evaluate", arguments(_operation(name, argument.size), [argument], i, 0, 1, 0))
+            for i in range(argument.size)
         ]
         assert referee(asked) == [(int(word),) for word in evaluate(name, argument)]
 
