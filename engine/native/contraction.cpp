@@ -1,6 +1,7 @@
 #include "contraction.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "body.hpp"
 
@@ -12,6 +13,7 @@ constexpr int64_t kBlockRows = 192;       // they stay in the second-level cache
 constexpr int64_t kBlockColumns = 512;
 constexpr int64_t kFewColumns = 128;     // columns of a block where few rows use each
 constexpr int64_t kOuterRows = 4096;
+constexpr int kParts = 2;                // for each thread, lest one that is held up keep the others waiting
 constexpr int64_t kKeptWords = 1 << 15;  // of accumulators
 constexpr int64_t kKeptColumns = 1 << 18;
 
@@ -68,6 +70,16 @@ struct Contraction::Block {
     Position rows_base{}, columns_base{};  // of the batch index
     uint32_t* out = nullptr;
     int64_t k = 0, depth = 0;              // the fold iterations at hand
+    // What the offsets were listed for. They are the same for every batch index.
+    struct Listed {
+        int64_t first = -1, count = 0;
+        bool differs(int64_t now_first, int64_t now_count) {
+            const bool other = first != now_first || count != now_count;
+            first = now_first;
+            count = now_count;
+            return other;
+        }
+    } listed_rows, listed_columns, listed_folds;
 };
 
 struct Contraction::Tile {
@@ -147,6 +159,23 @@ Contraction::Contraction(const Nest& nest, const Kernels& kernels, const Contrac
     block_rows_ = std::min(block_rows_, outer_rows_);
 }
 
+// In how many parts rows and columns are cut so that there are at least about `parts`: each part packs its rows and its
+// columns anew, so that of all ways the one that packs least is chosen.
+std::pair<int64_t, int64_t> Contraction::cut(int64_t parts, int64_t row_tiles, int64_t column_tiles) const {
+    std::pair<int64_t, int64_t> best{1, 1};
+    int64_t least = std::numeric_limits<int64_t>::max();
+    for (int64_t row_parts = 1; row_parts <= std::min(parts, row_tiles); ++row_parts) {
+        const int64_t column_parts = std::min(divide_up(parts, row_parts), column_tiles);
+        const int64_t missing = std::max<int64_t>(0, parts - row_parts * column_parts);
+        const int64_t packed = row_parts * columns_.count() + (rows_in_place_ ? 0 : column_parts * rows_.count());
+        const int64_t cost = packed + missing * rows_.count() * columns_.count();
+        if (cost >= least) continue;
+        least = cost;
+        best = {row_parts, column_parts};
+    }
+    return best;
+}
+
 void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
     constexpr int64_t kWorthwhile = 1 << 17;  // multiplications for one part
     uint32_t* const stages = workers.shared.words(rows_.stage_words() + columns_.stage_words());
@@ -163,12 +192,9 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
     const int64_t row_tiles = divide_up(rows_.count(), tile_rows_), column_tiles = divide_up(columns_.count(), tile_columns_);
     const int threads = workers.pool.threads();
     const int64_t work = batch * rows_.count() * columns_.count() * length_;
-    const int64_t wanted = threads == 1 ? 1 : std::clamp<int64_t>(work / kWorthwhile, 1, 4 * threads);
-    const int64_t batch_parts = std::min(batch, wanted), per_batch = divide_up(wanted, batch_parts);
-    const bool split_rows = rows_.count() > columns_.count();
-    const int64_t most = std::min(per_batch, split_rows ? row_tiles : column_tiles);
-    const int64_t other = std::min(divide_up(per_batch, most), split_rows ? column_tiles : row_tiles);
-    const int64_t row_parts = split_rows ? most : other, column_parts = split_rows ? other : most;
+    const int64_t wanted = threads == 1 ? 1 : std::clamp<int64_t>(work / kWorthwhile, 1, kParts * threads);
+    const int64_t batch_parts = std::min(batch, wanted);
+    const auto [row_parts, column_parts] = cut(divide_up(wanted, batch_parts), row_tiles, column_tiles);
 
     const Buffers sizes(*this);
     const int64_t scratch = sizes.row_panels + sizes.column_panels + sizes.lines + sizes.tiles + 3 * outer_rows_ + block_columns_ + depth_;
@@ -205,12 +231,16 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
 void Contraction::run_block(Block& block) const {
     for (int64_t column = block.column_begin; column < block.column_end; column += block_columns_) {
         const int64_t columns = std::min(block_columns_, block.column_end - column);
-        list_offsets(kernels_, out_columns_, column, columns, block.out_column_offsets);
+        if (block.listed_columns.differs(column, columns)) {
+            list_offsets(kernels_, out_columns_, column, columns, block.out_column_offsets);
+        }
         for (int64_t row = block.row_begin; row < block.row_end; row += outer_rows_) {
             const int64_t rows = std::min(outer_rows_, block.row_end - row);
-            list_offsets(kernels_, out_rows_, row, rows, block.out_row_offsets);
-            list_steps(block.out_row_offsets, rows, tile_rows_, block.out_row_steps);
-            if (rows_in_place_) rows_.own_offsets(kernels_, row, rows, block.row_offsets);
+            if (block.listed_rows.differs(row, rows)) {
+                list_offsets(kernels_, out_rows_, row, rows, block.out_row_offsets);
+                list_steps(block.out_row_offsets, rows, tile_rows_, block.out_row_steps);
+                if (rows_in_place_) rows_.own_offsets(kernels_, row, rows, block.row_offsets);
+            }
             run_rows(block, row, rows, column, columns);
         }
     }
@@ -226,7 +256,9 @@ void Contraction::run_rows(Block& block, int64_t row, int64_t rows, int64_t colu
             const Panels panels{column_panels, tile_columns_, kernels_.lanes, sizes.column_panel};
             columns_.pack(kernels_, block.columns, block.columns_base, column, columns, block.k, block.depth, panels, block.lines);
         }
-        if (rows_in_place_) rows_.fold_offsets(kernels_, block.k, block.depth, block.fold_offsets);
+        if (rows_in_place_ && block.listed_folds.differs(block.k, block.depth)) {
+            rows_.fold_offsets(kernels_, block.k, block.depth, block.fold_offsets);
+        }
         for (int64_t r = 0; r < rows; r += block_rows_) {
             const int64_t count = std::min(block_rows_, rows - r);
             if (!rows_in_place_) {

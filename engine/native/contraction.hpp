@@ -27,6 +27,7 @@ private:
 
     Contraction(const Nest& nest, const Kernels& kernels, const ContractionLoops& loops, Factor rows, Factor columns);
 
+    std::pair<int64_t, int64_t> cut(int64_t parts, int64_t row_tiles, int64_t column_tiles) const;
     void run_block(Block& block) const;
     void run_rows(Block& block, int64_t row, int64_t rows, int64_t column, int64_t columns) const;
     void run_tiles(const Block& block, const uint32_t* column_panels, int64_t row, int64_t rows, int64_t columns) const;

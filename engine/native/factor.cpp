@@ -11,6 +11,13 @@ constexpr int64_t kOverlap = 2;  // reads of each word from which on a copy pays
 constexpr int64_t kMaxSpread = 16;        // words of a copy for each of the tensor
 constexpr int64_t kMaxStage = 1 << 27;    // words of a copy
 
+// Lines that are far apart are asked for some time before they are read: the processor does not foresee them.
+constexpr int64_t kAhead = 12;
+void fetch(const uint32_t* line, int64_t words) {
+    constexpr int64_t kLine = 16, kMost = 128;
+    for (int64_t i = 0; i < std::min(words, kMost); i += kLine) __builtin_prefetch(line + i);
+}
+
 int64_t round_up(int64_t a, int64_t multiple) { return (a + multiple - 1) / multiple * multiple; }
 
 int64_t count_of(const Nest& nest, const std::vector<int>& loops) {
@@ -139,6 +146,7 @@ void Factor::pack_along(const Kernels& kernels, const uint32_t* source, const Po
         for (int64_t j = 0; j < line_count; ++j, cursor.advance(1)) {
             if (in_place) {
                 line[j] = source + cursor.at()[0] + at_k.at()[0];
+                fetch(line[j], depth);
                 continue;
             }
             uint32_t* const copy = lines + j * depth;
@@ -163,11 +171,13 @@ void Factor::pack_across(const Kernels& kernels, const uint32_t* source, const P
     uint32_t* const last = panels.words + whole * panels.stride;
     const auto spread = panels.unit == 1 ? kernels.spread_rows : kernels.spread_columns;
     const bool in_place = access_.contiguous(own_);
+    const int64_t step = fold_.loops.empty() ? 0 : fold_.loops.back().step[0];
     Cursor cursor(fold_, base, k);
     for (int64_t f = 0; f < depth; ++f, cursor.advance(1)) {
         const uint32_t* line = lines;
         if (in_place) {
             line = source + cursor.at()[0] + first;
+            if (cursor.left() > kAhead) fetch(line + kAhead * step, count);
         } else {
             access_.load(kernels, lines, source, own_, cursor.at(), first, count, nullptr);
         }

@@ -89,11 +89,16 @@ void Fold::run_part(const uint32_t* const* values, uint32_t* out, int64_t begin,
     }
 }
 
-// For each output of a few, what the body's slots hold along the fold; and where its step's operands are.
+// A few outputs, each with what the body's slots hold along the fold.
 struct Fold::Lines {
+    struct Reader {
+        int operand;
+        const uint32_t* tensor;
+        std::vector<Position> at;  // of each output, before the fold
+    };
+    std::vector<Reader> readers;     // of the operands that are needed
     std::vector<uint32_t*> buffers;  // kLineWords for each slot
     std::vector<uint32_t*> slots;    // these, or where an operand stands in memory
-    const uint32_t *x, *y;
 };
 
 void Fold::run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
@@ -103,17 +108,27 @@ void Fold::run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin
     for (size_t i = 0; i < nest_.immediates.size(); ++i) {
         kernels_.fill(lines.buffers[nest_.operands.size() + i], nest_.immediates[i], kLineWords);
     }
+    for (int o = 0; o < operands_.count(); ++o) {
+        if (body_.needed[o]) lines.readers.push_back({o, operands_.tensor(o, values), std::vector<Position>(most)});
+    }
+    lines.slots = lines.buffers;
     std::vector<const uint32_t*> x(most), y(most);
     const auto [step, x_slot, y_slot] = *body_.known;
     for (int64_t start = begin; start < end; start += most) {
         const int64_t outputs = std::min(most, end - start);
+        for (Lines::Reader& reader : lines.readers) {
+            Cursor cursor(operands_.outer[reader.operand], operands_.accesses[reader.operand].origin(), start);
+            for (int64_t i = 0; i < outputs; ++i, cursor.advance(1)) reader.at[i] = cursor.at();
+        }
         kernels_.fill(out + start, nest_.init, outputs);
         for (int64_t from = 0; from < length; from += kLineWords) {
             const int64_t folds = std::min(kLineWords, length - from);
             for (int64_t i = 0; i < outputs; ++i) {
                 lines.buffers[x_slot] = scratch + i * kLineWords;
                 if (y_slot != x_slot) lines.buffers[y_slot] = scratch + (most + i) * kLineWords;
-                make_line(lines, values, start + i, from, folds);
+                lines.slots[x_slot] = lines.buffers[x_slot];
+                lines.slots[y_slot] = lines.buffers[y_slot];
+                make_line(lines, i, from, folds);
                 x[i] = lines.slots[x_slot];
                 y[i] = lines.slots[y_slot];
             }
@@ -123,22 +138,19 @@ void Fold::run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin
 }
 
 // Brings the operands of an output, and what the body computes of them, into slots.
-void Fold::make_line(Lines& lines, const uint32_t* const* values, int64_t output, int64_t from, int64_t folds) const {
-    lines.slots = lines.buffers;
-    for (int o = 0; o < static_cast<int>(nest_.operands.size()); ++o) {
-        if (!body_.needed[o]) continue;
+void Fold::make_line(Lines& lines, int64_t output, int64_t from, int64_t folds) const {
+    for (const Lines::Reader& reader : lines.readers) {
+        const int o = reader.operand;
         const Access& access = operands_.accesses[o];
-        const uint32_t* tensor = operands_.tensor(o, values);
-        Position at = access.origin();
-        operands_.outer[o].move(at, output);
         const Walk& fold = operands_.fold[o];
+        const Position& at = reader.at[output];
         if (access.contiguous(fold)) {
-            lines.slots[o] = const_cast<uint32_t*>(tensor + at[0] + from);  // never written
+            lines.slots[o] = const_cast<uint32_t*>(reader.tensor + at[0] + from);  // never written
         } else if (body_.steady[o]) {
-            access.load(kernels_, lines.slots[o], tensor, fold, at, 0, 1, lines.slots.data());
+            access.load(kernels_, lines.slots[o], reader.tensor, fold, at, 0, 1, lines.slots.data());
             kernels_.fill(lines.slots[o], *lines.slots[o], folds);
         } else {
-            access.load(kernels_, lines.slots[o], tensor, fold, at, from, folds, nullptr);
+            access.load(kernels_, lines.slots[o], reader.tensor, fold, at, from, folds, nullptr);
         }
     }
     for (const auto* passes : {&body_.once, &body_.before}) {

@@ -36,7 +36,7 @@ private:
     bool lies_along_fold() const;
     void run_columns(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
     void run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const;
-    void make_line(Lines& lines, const uint32_t* const* values, int64_t output, int64_t from, int64_t folds) const;
+    void make_line(Lines& lines, int64_t output, int64_t from, int64_t folds) const;
     void load(Tile& tile, const uint32_t* const* values) const;
     void load_by_output(Tile& tile, int operand, const uint32_t* tensor) const;
     void load_row(Tile& tile, int operand, const uint32_t* tensor, const Position& at, int64_t f) const;
