@@ -100,10 +100,11 @@ void Walk::move(Position& at, int64_t flat) const {
 
 Cursor::Cursor(const Walk& walk, const Position& base, int64_t flat)
     : walk_(walk), at_(base), left_(std::numeric_limits<int64_t>::max()) {
-    walk.move(at_, flat);
     for (size_t i = walk.loops.size(); i-- > 0;) {
-        index_[i] = flat % walk.loops[i].extent;
-        flat /= walk.loops[i].extent;
+        const int64_t rest = i == 0 ? 0 : flat / walk.loops[i].extent;
+        index_[i] = flat - rest * walk.loops[i].extent;
+        if (index_[i] != 0) move(index_[i], walk.loops[i]);
+        flat = rest;
     }
     if (!walk.loops.empty()) left_ = walk.loops.back().extent - index_[walk.loops.size() - 1];
 }

@@ -1,6 +1,7 @@
 #include "storage.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "access.hpp"
 
@@ -101,18 +102,35 @@ private:
     bool may_replace(int state, int value) const {
         if (value < program_.first_nest() || storage_.values[value].place == Storage::Place::state) return false;
         if (kept_[state]) return false;
-        const int writer = value - program_.first_nest();
-        return std::all_of(readers_[state].begin(), readers_[state].end(), [&](int nest) {
+        return is_free(state, value - program_.first_nest());
+    }
+
+    // Whether nest `writer` may write its output where `value` stands, which nothing needs after its group.
+    bool is_free(int value, int writer) const {
+        return std::all_of(readers_[value].begin(), readers_[value].end(), [&](int nest) {
             if (nest > writer) return false;
             if (group_of_[nest] != group_of_[writer]) return true;
-            if (nest == writer) return word_by_word_(nest, state);
+            if (nest == writer) return word_by_word_(nest, value);
             // the group writes some rows before it reads others
             const std::vector<Operand>& operands = program_.nests[nest].operands;
             return std::all_of(operands.begin(), operands.end(), [&](const Operand& operand) {
-                return operand.is_index() || operand.value != state ||
+                return operand.is_index() || operand.value != value ||
                        reads_by_rows(program_.nests[nest], operand, groups_[group_of_[nest]].rows);
             });
         });
+    }
+
+    // The place in the arena of a value that ends with group g, if nest `writer` may write there.
+    std::optional<int64_t> inherit(int g, int writer) {
+        const int64_t words = program_.sizes[program_.first_nest() + writer];
+        std::vector<int>& ending = ending_[g];
+        const auto found = std::find_if(ending.begin(), ending.end(), [&](int value) {
+            return program_.sizes[value] == words && group_of_[value - program_.first_nest()] != g && is_free(value, writer);
+        });
+        if (found == ending.end()) return std::nullopt;
+        const int64_t at = storage_.values[*found].at;
+        ending.erase(found);
+        return at;
     }
 
     void place_outputs(int g) {
@@ -122,7 +140,8 @@ private:
             if (last_group_[value] == g) {
                 storage_.values[value].place = Storage::Place::tile;
             } else {
-                storage_.values[value] = {Storage::Place::arena, arena_.take(program_.sizes[value])};
+                const std::optional<int64_t> old = inherit(g, nest);
+                storage_.values[value] = {Storage::Place::arena, old ? *old : arena_.take(program_.sizes[value])};
                 ending_[last_group_[value]].push_back(value);
             }
         }
