@@ -108,6 +108,11 @@ class TensorType:
         """Number of words."""
         return math.prod(self.shape)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the number of rows is still to be filled in."""
+        return self.shape[:1] == (0,)
+
     def fits(self, other: TensorType) -> bool:
         """Whether a value of this type may become a state tensor of the other: same dtype, as many words."""
         return (self.dtype, self.size) == (other.dtype, other.size)
@@ -420,7 +425,7 @@ class Program:
     @property
     def is_open(self) -> bool:
         """Whether the number of rows of some data tensor is still to be filled in by :meth:`bind`."""
-        return any(kind.shape[:1] == (0,) for kind in self.data)
+        return any(kind.is_open for kind in self.data)
 
     def bind(self, rows: Sequence[int]) -> Program:
         """The program for data tensors whose first dimensions are ``rows``, one for each data tensor.
@@ -438,11 +443,16 @@ class Program:
                 )
             types.append(TensorType(kind.dtype, (n, *kind.shape[1:])))
 
+        opened = {
+            first + i: n for i, (kind, n) in enumerate(zip(self.data, rows, strict=True)) if kind.is_open
+        }
+
         def bound(operand: Operand) -> Operand:
-            if isinstance(operand, Index) or not first <= operand.value < first + len(rows):
+            # what is open is read under its own shape; what is not may be read under others
+            if isinstance(operand, Index) or operand.value not in opened:
                 return operand
-            axes = (replace(operand.axes[0], size=rows[operand.value - first]), *operand.axes[1:])
-            return replace(operand, axes=axes)
+            axes = (replace(axis, size=opened[operand.value]) for axis in operand.axes[:1])
+            return replace(operand, axes=(*axes, *operand.axes[1:]))
 
         nests = (replace(nest, operands=tuple(map(bound, nest.operands))) for nest in self.nests)
         return replace(self, data=tuple(types), nests=tuple(nests))

@@ -37,7 +37,7 @@ from crowdtrain.chain import (
     Tree,
     ValueProof,
 )
-from crowdtrain.game.flaws import NO_TENSOR, is_invalid_header, is_invalid_nest
+from crowdtrain.game.flaws import NO_TENSOR, decode_nest, is_invalid_header, is_invalid_nest
 from crowdtrain.game.judge import MissingPageError, evaluate
 from crowdtrain.game.positions import CHALLENGER_PHASES, DEFENDER_PHASES, depth, fan_out, is_short, piece_ends
 from crowdtrain.plan import leaf
@@ -256,7 +256,7 @@ def _at_nest(world: World, game: Game, leaf: ProgramLeaf) -> Game:
     require_program_leaf(game, game.count, 2 + game.index, leaf)
     value = game.value + game.index
     try:
-        nest = Nest.decode(leaf.data)
+        nest = decode_nest(leaf.data)
     except ProgramError:
         return _end(world, game, Reason.INVALID_PROGRAM, overturns=True)
     words = nest.type.size

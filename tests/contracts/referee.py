@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from web3 import Web3
+from crowdtrain._eth import Web3  # not from web3: see there
 from web3.contract import Contract
 from web3.types import TxParams
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,26 @@ import pytest
 from contracts.openings import Words, arguments
 from contracts.referee import GAS, Call, Referee
 from contracts.vectors import FILE, broken_headers, broken_nests, text
-from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
-from crowdtrain_engine import Axis, DType, Instruction, Nest, Program, ProgramError, Read, merkle, reference
+from crowdtrain.game.flaws import decode_nest, find_flaw, is_invalid_header, is_invalid_nest
+from crowdtrain_engine import (
+    Axis,
+    DType,
+    Instruction,
+    Nest,
+    Program,
+    ProgramError,
+    Read,
+    TensorType,
+    _native,
+    merkle,
+    reference,
+)  # fmt: skip
 from crowdtrain_engine.arithmetic import evaluate
 from crowdtrain_engine.elementary import FUNCTIONS
 from crowdtrain_engine.header import Header
+from crowdtrain_engine.native import isas
 from crowdtrain_engine.ops import BY_NAME, OPS
+from crowdtrain_engine.validation import cost
 from engine.strategies import SPECIAL, Case, cases, contractions, convolutions, programs, words
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -178,10 +194,8 @@ def test_elements_and_iterations_beyond_the_end(referee: Referee, product: tuple
 def _shape_of(encoded: bytes) -> tuple[Any, ...] | str:
     """What Referee.shapeOf must say."""
     try:
-        nest = Nest.decode(encoded)
+        nest = decode_nest(encoded)
     except ProgramError:
-        return "InvalidNest"
-    if any(0 in read.shape for read in nest.reads):
         return "InvalidNest"
     return ((nest.type.size, nest.fold_length, nest.init),)
 
@@ -249,6 +263,81 @@ def test_validity_of_a_nest_in_its_program(referee: Referee, case: Case, seed: i
             producer = b"" if read < program.first_nest else program.nests[read - program.first_nest].encode()
             asked.append(("isInvalid", (header, rng.randrange(index, index + 2), encoded, read, producer)))
     assert referee(asked) == [(is_invalid_nest(*call[1]),) for call in asked]
+
+
+def _relinked(program: Program, rng: random.Random) -> Program:
+    """The program with something else for what joins its parts: what nests read, under which shape, and what
+    becomes of it.
+    """
+    extents = [0, 1, 1, 2, 3, 5, 6, 2**16, 2**31 - 1]
+    kind = rng.choice(["value", "shape", "outer", "next", "state"])
+    number = rng.randrange(len(program.nests))
+    nest = program.nests[number]
+    if kind in ("value", "shape") and nest.reads:
+        read = rng.choice(nest.reads)
+        other = replace(read, value=rng.randrange(program.first_nest + len(program.nests) + 1))
+        if kind == "shape":
+            sizes = rng.choice(
+                [[rng.choice(extents) for _ in range(rng.randrange(9))], list(read.shape[::-1])]
+            )
+            other = replace(read, axes=tuple(Axis(size) for size in sizes))
+        operands = tuple(other if operand is read else operand for operand in nest.operands)
+        nest = replace(nest, operands=operands)
+    elif kind == "outer" and nest.outer:
+        outer = list(nest.outer)
+        outer[rng.randrange(len(outer))] = rng.choice(extents)
+        nest = replace(nest, outer=tuple(outer))
+    elif kind == "next":
+        changed = list(program.next)
+        changed[rng.randrange(len(changed))] = rng.randrange(program.first_nest + len(program.nests) + 1)
+        return replace(program, next=tuple(changed))
+    elif kind == "state":
+        types = list(program.state)
+        shape = rng.choice([(*types[0].shape, 1)[:8], types[0].shape[::-1], (rng.choice(extents),)])
+        types[0] = TensorType(rng.choice([types[0].dtype, DType.u32]), shape)
+        return replace(program, state=tuple(types))
+    return replace(program, nests=(*program.nests[:number], nest, *program.nests[number + 1 :]))
+
+
+@FEW
+@given(case=cases(), seed=st.integers(0, 2**32))
+def test_a_program_is_valid_to_all_or_to_none(referee: Referee, case: Case, seed: int) -> None:
+    """Python's validation, the native decoder, the search for flaws, and the Referee asked about every part."""
+    rng = random.Random(seed)
+    for _ in range(6):
+        program = _relinked(case.program, rng)
+        leaves = [program.header.encode(), b"", *(nest.encode() for nest in program.nests)]
+        valid = _accepted(lambda program=program: program.validate()) and not program.is_open
+        if not valid or cost(program).memory < 1 << 28:
+            assert _accepted(lambda leaves=leaves: _native.Plan(leaves[0], leaves[2:], isas()[0], 1)) == valid
+        assert (find_flaw(leaves) is None) == valid
+        said = referee(_accusations(program, leaves))
+        assert ((True,) in said) != valid, (program, said)
+
+
+def _accepted(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except ProgramError:
+        return False
+    return True
+
+
+def _accusations(program: Program, leaves: list[bytes]) -> list[Call]:
+    """Everything that a challenger can ask the Referee about a program, with the right producers."""
+
+    def producer(value: int, before: int) -> bytes:
+        return leaves[2 + value - program.first_nest] if program.first_nest <= value < before else b""
+
+    asked: list[Call] = [("isInvalidHeader", (leaves[0], 2**32 - 1, b""))]
+    for index, nest in enumerate(program.nests):
+        for value in {0, *(read.value for read in nest.reads)}:
+            given = producer(value, program.first_nest + index)
+            asked.append(("isInvalid", (leaves[0], index, leaves[2 + index], value, given)))
+    last = program.first_nest + len(program.nests)
+    for tensor, value in enumerate(program.next):
+        asked.append(("isInvalidHeader", (leaves[0], tensor, producer(value, last))))
+    return asked
 
 
 @pytest.mark.parametrize("rule", broken_nests())

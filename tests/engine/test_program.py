@@ -289,6 +289,19 @@ def test_an_open_program_is_bound_to_rows() -> None:
         opened.bind([1, 2])
 
 
+def test_binding_leaves_alone_what_is_not_open() -> None:
+    """Two data tensors with a fixed number of rows, read under other shapes, beside an open one."""
+    kinds = tuple(TensorType(DType.f32, shape) for shape in ((6,), (1,), (0,)))
+    reads = (read(Axis(2, ((0, 1),)), Axis(3, ((1, 1),)), value=1), read(value=2), read(Axis(0), value=3))
+    nest = Nest(DType.f32, (2, 3), reads, (), 1)
+    opened = Program((1,), (TensorType(DType.f32, (2, 3)),), kinds, (nest,), (4,))
+    opened.validate()
+    bound = opened.bind([6, 1, 5])
+    bound.validate()
+    assert [operand.shape for operand in bound.nests[0].reads] == [(2, 3), (), (5,)]
+    assert bound.bind([6, 1, 5]) == bound
+
+
 # ------------------------------------------------------------------ labels
 
 NAMED = Labels(("parameters",), ("weight",), (), (), ("weight: update",))

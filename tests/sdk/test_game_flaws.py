@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from crowdtrain.chain import INITIAL, Phase, Reason, SegmentSpec, Source
 from crowdtrain.game import Flaw, find_flaw, split_leaves
+from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
 from crowdtrain.game.moves import RevealTrace
 from crowdtrain_engine import (
     Axis,
@@ -123,6 +124,16 @@ def test_a_valid_program_has_no_flaw_and_none_can_be_proved() -> None:
     claims = [Flaw(GOOD.leaves, None), Flaw(GOOD.leaves, None, tensor=0), Flaw(GOOD.leaves, 1, read=1)]
     for claim in (*claims, Flaw(GOOD.leaves, 0), Flaw(GOOD.leaves, 1, read=7)):
         assert accuse(fake_arena(), claim) is Reason.VALID_PROGRAM
+
+
+def test_what_is_open_produces_nothing() -> None:
+    """A nest that reads a tensor without words is none to the Referee, also where it only gives what is read."""
+    opened = replace(DOUBLE, operands=(Index(0), Read(0, (Axis(0, mode=Mode.GATHER), COLUMNS)))).encode()
+    header = GOOD.header.encode()
+    with pytest.raises(ProgramError, match="without words"):
+        is_invalid_nest(header, 1, AGAIN.encode(), 1, opened)
+    with pytest.raises(ProgramError, match="without words"):
+        is_invalid_header(header, 0, opened)
 
 
 def test_nothing_is_known_of_a_program_with_other_nests_than_it_counts() -> None:

@@ -19,7 +19,9 @@ from crowdtrain.game import moves
 from crowdtrain.game.positions import CHALLENGER_PHASES
 from crowdtrain.game.trees import NO_LEAF
 
-__all__ = ["NO_TENSOR", "Flaw", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves"]
+__all__ = [
+    "NO_TENSOR", "Flaw", "decode_nest", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves",
+]  # fmt: skip
 
 NO_TENSOR = 2**32 - 1
 """stands for a flaw of the header alone: there is no state tensor of this number"""
@@ -90,7 +92,7 @@ def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
     types = [*header.state, *header.data]
     for index, data in enumerate(leaves[2:]):
         try:
-            nest = Nest.decode(data)
+            nest = decode_nest(data)
         except ProgramError:
             return Flaw(leaves, index)
         if _reads_wrongly(header, index, nest):
@@ -105,16 +107,26 @@ def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
     return None
 
 
+def decode_nest(data: bytes) -> Nest:
+    """The nest in ``data`` as the Referee decodes it. Raises ProgramError if it breaks a rule, or is open."""
+    nest = Nest.decode(data)
+    if any(0 in read.shape for read in nest.reads):
+        raise ProgramError("nest", "reads a tensor without words")
+    return nest
+
+
 def _reads_wrongly(header: Header, index: int, nest: Nest) -> bool:
-    """Whether a nest reads a value that does not come before it, or one without words."""
-    return any(read.value >= header.first_nest + index or 0 in read.shape for read in nest.reads)
+    """Whether a nest reads a value that does not come before it."""
+    return any(read.value >= header.first_nest + index for read in nest.reads)
 
 
 def is_invalid_nest(header: bytes, index: int, nest: bytes, read: int, producer: bytes) -> bool:
-    """What ``IReferee.isInvalid`` says. Raises ProgramError if the header is malformed."""
+    """What ``IReferee.isInvalid`` says. Raises ProgramError if the header, or the producer where it is needed, is
+    malformed.
+    """
     known = Header.decode(header)
     try:
-        decoded = Nest.decode(nest)
+        decoded = decode_nest(nest)
     except ProgramError:
         return True
     if _reads_wrongly(known, index, decoded):
@@ -125,11 +137,11 @@ def is_invalid_nest(header: bytes, index: int, nest: bytes, read: int, producer:
 
 def _words(header: Header, value: int, producer: bytes) -> int:
     types = (*header.state, *header.data)
-    return (types[value] if value < len(types) else Nest.decode(producer).type).size
+    return (types[value] if value < len(types) else decode_nest(producer).type).size
 
 
 def is_invalid_header(header: bytes, tensor: int, producer: bytes) -> bool:
-    """What ``IReferee.isInvalidHeader`` says."""
+    """What ``IReferee.isInvalidHeader`` says. Raises ProgramError if the producer is needed and malformed."""
     try:
         known = Header.decode(header)
         known.validate(may_be_open=False)
@@ -137,4 +149,4 @@ def is_invalid_header(header: bytes, tensor: int, producer: bytes) -> bool:
         return True
     if tensor >= len(known.state) or known.next[tensor] < known.first_nest:
         return False
-    return not Nest.decode(producer).type.fits(known.state[tensor])
+    return not decode_nest(producer).type.fits(known.state[tensor])
