@@ -324,6 +324,36 @@ void Access::load_row(const Kernels& kernels, uint32_t* out, const uint32_t* ten
     }
 }
 
+void Access::copy(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,
+                  int64_t start, int64_t count) const {
+    static constexpr Position kStill{};
+    const Position& step = walk.loops.empty() ? kStill : walk.loops.back().step;
+    Cursor cursor(walk, base, start);
+    for (;;) {
+        const int64_t run = std::min(count, cursor.left());
+        int64_t first = 0, last = run - 1, from = 0, stride = 0;  // the stretch that is in range
+        for (size_t d = 0; d < dimensions_.size(); ++d) {
+            const Dimension& dimension = dimensions_[d];
+            const int64_t a = cursor.at()[d], s = step[d], end = dimension.limit - 1;
+            if (s == 0 && !inside_ && (a < 0 || a > end)) last = -1;
+            if (s != 0 && !inside_) {
+                first = std::max(first, s == 1 ? -a : s > 0 ? -floor_divide(a, s) : -floor_divide(end - a, -s));
+                last = std::min(last, s == 1 ? end - a : s > 0 ? floor_divide(end - a, s) : floor_divide(a, -s));
+            }
+            from += a * dimension.stride;
+            stride += s * dimension.stride;
+        }
+        if (first <= last) {
+            const int64_t length = last - first + 1;
+            kernels.copy_strided(out + first, 1, tensor + from + first * stride, length > 1 ? stride : 0, length);
+        }
+        out += run;
+        count -= run;
+        if (count == 0) return;
+        cursor.advance(run);
+    }
+}
+
 void Access::load_gathered(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
                            const Position& base, int64_t start, int64_t count, const uint32_t* const* operands) const {
     constexpr int64_t kLong = 8;

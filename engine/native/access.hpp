@@ -100,6 +100,10 @@ public:
     void load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,
               int64_t start, int64_t count, const uint32_t* const* operands) const;
 
+    // The same, but words that are out of range are left as they are. All dimensions are affine.
+    void copy(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,
+              int64_t start, int64_t count) const;
+
 private:
     void load_inside(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, int64_t base,
                      int64_t start, int64_t count) const;

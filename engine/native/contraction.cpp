@@ -151,7 +151,7 @@ Contraction::Contraction(const Nest& nest, const Kernels& kernels, const Contrac
     depth_ = choose_depth(length_, columns_.along_fold() ? columns_.run() : 1);
     block_rows_ = std::min(round_up(rows_.count(), tile_rows_), kBlockRows / tile_rows_ * tile_rows_);
     block_columns_ = std::min(round_up(columns_.count(), tile_columns_), rows_.count() <= kBlockRows ? kFewColumns : kBlockColumns);
-    rows_in_place_ = rows_.inside() && (rows_.overlapping() || columns_.count() <= kFewColumns);
+    rows_in_place_ = rows_.inside() && (rows_.overlapping() || (columns_.count() <= kFewColumns && rows_.along_fold()));
     const int64_t k_blocks = divide_up(length_, depth_);
     keep_columns_ = k_blocks * block_columns_ * depth_ <= kKeptColumns;
     keep_tiles_ = k_blocks > 1 && !(out_columns_.loops.back().step[0] == 1 && out_columns_.loops.back().extent >= tile_columns_);

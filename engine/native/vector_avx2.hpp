@@ -40,6 +40,25 @@ inline V zip_high(V a, V b) {
     return from(_mm256_permute2x128_si256(low, high, 0x31));
 }
 
+// The transpose of a square of words.
+inline void transpose_square(V (&a)[V::kLanes]) {
+    __m256 pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(f32(a[i]), f32(a[i + 1]));
+        pairs[i + 1] = _mm256_unpackhi_ps(f32(a[i]), f32(a[i + 1]));
+    }
+    for (int i = 0; i < 8; i += 4) {
+        for (int half = 0; half < 2; ++half) {
+            fours[i + 2 * half] = _mm256_shuffle_ps(pairs[i + half], pairs[i + half + 2], 0x44);
+            fours[i + 2 * half + 1] = _mm256_shuffle_ps(pairs[i + half], pairs[i + half + 2], 0xee);
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        a[i] = from(_mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
+        a[i + 4] = from(_mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
+    }
+}
+
 // Every NaN as the one word that stands for it.
 inline V canonical(V v) {
     const __m256 is_nan = _mm256_cmp_ps(f32(v), f32(v), _CMP_UNORD_Q);

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "SPECIAL", "Case", "cases", "contractions", "convolutions", "deep_products", "nests", "programs",
-    "rowwise", "scatters", "updates", "words",
+    "rowwise", "scatters", "unions", "updates",
+    "words",
 ]  # fmt: skip
 
 Words = NDArray[np.uint32]
@@ -195,6 +196,30 @@ def updates(draw: st.DrawFn) -> Program:
     return Program(
         (state,), (kind,) * state, (), tuple(made), following, tuple(draw(st.lists(values, max_size=2)))
     )
+
+
+@st.composite
+def unions(draw: st.DrawFn) -> Program:
+    """Concatenations of pieces along one dimension, with or without gaps between them."""
+    shape = draw(st.sampled_from([(), (3,), (5, 40)])), draw(st.sampled_from([(), (1,), (7,), (33,), (2, 9)]))
+    widths = draw(st.lists(st.integers(1, 20), min_size=2, max_size=5))
+    starts, end = [], 0
+    for width in widths:
+        starts.append(end + draw(st.sampled_from([0, 0, 3])))
+        end = starts[-1] + width
+    dim, outer = len(shape[0]), (*shape[0], end + draw(st.sampled_from([0, 2])), *shape[1])
+    types, reads = [], []
+    for value, (width, start) in enumerate(zip(widths, starts, strict=True)):
+        axes = [Axis(extent, ((loop, 1),)) for loop, extent in enumerate(outer)]
+        axes[dim] = Axis(width, ((dim, 1),), -start)
+        types.append(TensorType(DType.f32, tuple(axis.size for axis in axes)))
+        reads.append(Read(value, tuple(axes)))
+    count = len(reads)
+    body = [Instruction(BY_NAME["ior"].code, 1, 2)]
+    for i in range(2, count):
+        body.append(Instruction(BY_NAME["ior"].code, *draw(st.permutations([count + i - 1, i + 1]))))
+    nest = Nest(DType.f32, outer, tuple(reads), tuple(body), count + len(body))
+    return Program((count,), tuple(types), (), (nest,), tuple(range(count)), (count,))
 
 
 @st.composite

@@ -41,6 +41,7 @@ from engine.strategies import (
     programs,
     rowwise,
     scatters,
+    unions,
     updates,
     words,
 )
@@ -116,6 +117,13 @@ def test_convolutions(case: Case) -> None:
 @thorough
 def test_nests_that_run_row_by_row(case: Case) -> None:
     check(case, steps=2)
+
+
+@given(case=cases(unions()))
+@thorough
+def test_concatenations(case: Case) -> None:
+    assert kinds(case.program) == ["union"]
+    check(case, steps=1)
 
 
 @given(case=cases(scatters()))
