@@ -86,6 +86,8 @@ def run(op: Op, *tensors: torch.Tensor, loss: Op = weighted) -> tuple[Outcome, O
     program = lower(model, loss, optimizer=crowdtrain.optim.SGD(lr=1.0), example=(torch.zeros(1, 1), ()))
     before = program.initial_state()
     after, _ = execute(program, before, nothing(1), steps=1, backend="reference")
+    native, _ = execute(program, before, nothing(1), steps=1, backend="native", threads=1)
+    assert native.root == after.root, "the native backend and the reference differ"
     ours = [before["parameters"][name] - after["parameters"][name] for name in before["parameters"]]
     loss(model(torch.zeros(1, 1)), ()).backward()
     theirs = [zero(p.grad, p).numpy() for p in model.parameters()]

@@ -14,6 +14,7 @@ struct Analysis {
     std::vector<bool> live;     // by reference: whether the result depends on it
     std::vector<Phase> phase;   // by reference
     std::vector<int> last_use;  // by reference: the last live instruction that reads it
+    std::vector<Phase> needed;  // by reference: the last phase that reads it
 };
 
 // By operand: whether no fold loop moves it.
@@ -36,7 +37,7 @@ std::vector<bool> steady_operands(const Nest& nest) {
 Analysis analyse(const Nest& nest, const std::vector<bool>& steady) {
     const int first = nest.first_instruction(), count = static_cast<int>(nest.body.size());
     Analysis a{std::vector<bool>(first + count), std::vector<Phase>(first + count, kOnce),
-               std::vector<int>(first + count, -1)};
+               std::vector<int>(first + count, -1), std::vector<Phase>(first + count, kOnce)};
     a.live[nest.result] = true;
     for (int i = count; i-- > 0;) {
         if (!a.live[first + i]) continue;
@@ -52,6 +53,11 @@ Analysis analyse(const Nest& nest, const std::vector<bool>& steady) {
         if (nest.fold.empty()) a.phase[first + i] = kBefore;
         for (int r = 0; r < nest.body[i].arity; ++r) {
             a.phase[first + i] = std::max(a.phase[first + i], a.phase[nest.body[i].refs[r]]);
+        }
+        if (!a.live[first + i]) continue;
+        for (int r = 0; r < nest.body[i].arity; ++r) {
+            Phase& needed = a.needed[nest.body[i].refs[r]];
+            needed = std::max(needed, a.phase[first + i]);
         }
     }
     return a;
@@ -117,8 +123,8 @@ Body::Body(const Nest& nest, const Kernels& kernels) : steady(steady_operands(ne
         for (int r = 0; r < instruction.arity; ++r) {
             const int ref = instruction.refs[r];
             pass.in[r] = slot[ref];
-            // what a later phase reads, it reads again and again
-            const bool last = a.last_use[ref] == i && a.phase[ref] == phase;
+            // what a later phase reads, it reads again and again, and after all of this phase
+            const bool last = a.last_use[ref] == i && a.phase[ref] == phase && a.needed[ref] == phase;
             const bool twice = std::find(&instruction.refs[0], &instruction.refs[r], ref) != &instruction.refs[r];
             if (ref >= first && ref != nest.result && last && !twice) unused[phase].push_back(slot[ref]);
         }

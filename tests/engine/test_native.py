@@ -334,6 +334,27 @@ def test_one_plan_called_from_several_threads() -> None:
             assert_same(got, expected, "a thread")
 
 
+def test_what_is_the_same_in_all_iterations_is_kept_for_those_that_read_it() -> None:
+    """``doubled`` is read last, in the order of the body, by what is computed once, but before that by an iteration."""
+    iadd, imul = BY_NAME["iadd"].code, BY_NAME["imul"].code
+    output, iteration, two, doubled, moving, still, both = range(1, 8)
+    body = (
+        Instruction(imul, output, two),
+        Instruction(iadd, doubled, iteration),
+        Instruction(iadd, doubled, output),
+        Instruction(iadd, moving, still),
+        Instruction(iadd, 0, both),
+    )
+    nest = Nest(DType.u32, (5,), (Index(0), Index(1)), body, both + 1, (3,), 0, (2,))
+    tensor = TensorType(DType.u32, (5,))
+    program = Program((1,), (tensor,), (), (nest,), (1,), ())
+    program.validate()
+    state = [np.zeros(5, np.uint32)]
+    expected = reference.run_step(program, state)[1]
+    for isa in isas():
+        assert_same(plan(Case(program, (), ()), isa, 1).nest(0, state), expected, isa)
+
+
 def test_a_gather_beside_a_divided_axis() -> None:
     """The gathered position stays the same along a row in which the divided one moves."""
     rows = Nest(DType.u32, (4,), (Index(0),), (Instruction(BY_NAME["iand"].code, 1, 2),), 3, immediates=(1,))

@@ -240,3 +240,31 @@ def test_every_read_is_of_something_that_exists() -> None:
             if isinstance(operand, Read):
                 assert operand.value < program.first_nest + number
                 assert math.prod(operand.shape) == program.types[operand.value].size
+
+
+@pytest.mark.slow
+def test_a_large_model_is_lowered_in_little_time_and_memory() -> None:
+    """A 12-layer, 768-wide GPT: at most 20 s, 2 GB and 5 MB."""
+    code = """
+import resource, time, torch
+import crowdtrain as ct
+from zoo.language import GPT, next_token_loss
+torch.set_num_threads(1)
+model, tokens = GPT(50257, 768, 12, 12, 1024), torch.zeros(4, 1024, dtype=torch.int64)
+start = time.process_time()
+program = ct.lower(model, next_token_loss, optimizer=ct.optim.AdamW(), example=(tokens, tokens))
+kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.process_time() - start, kilobytes / 1e6, len(program.encode()) / 1e6)
+"""
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(root / f) for f in ("engine", "sdk", "tests")),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    seconds, gigabytes, megabytes = map(float, result.stdout.split())
+    assert seconds < 20
+    assert gigabytes < 2
+    assert megabytes < 5

@@ -280,8 +280,11 @@ class _Lowering:
         gradients = zip(self._trace.trained, self._gradients, strict=True)
         moved = {name: tuple(self._parameters[name].shape) for name, node in gradients if node is not None}
         for group, name, kind, initial in self._goal.groups(moved):
-            fill = self._initial["parameters"][name] if initial is None else np.float32(initial)
-            self._add(group, name, kind, np.broadcast_to(fill, kind.shape).copy())
+            if initial != 0.0:  # zeros take no memory until they are written to
+                fill = self._initial["parameters"][name] if initial is None else np.float32(initial)
+                self._add(group, name, kind, np.broadcast_to(fill, kind.shape).copy())
+            else:
+                self._add(group, name, kind)
         self._add("counters", "step", TensorType(DType.u32, ()))
         if self._draws:
             self._add("counters", "seed", TensorType(DType.u32, ()), self._seed)

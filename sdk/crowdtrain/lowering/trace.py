@@ -158,6 +158,7 @@ def _trace(
     with traceback.preserve_node_meta():
         graph = _make_graph(step, tensors)
         _check_shapes(graph)
+        _drop_aliases(graph)
         if any(_is_mutation(node) for node in graph.graph.nodes):
             constant = [tensor.detach() for tensor in tensors]
             graph = _make_graph(torch.func.functionalize(_Replay(graph).run), constant)
@@ -330,6 +331,15 @@ def _constant(tensor: torch.Tensor) -> torch.Tensor | None:
                 return None  # whatever shares its memory is constant no more
     found = values.get(proxy.proxy.node)
     return found if isinstance(found, torch.Tensor) else None
+
+
+def _drop_aliases(graph: GraphModule) -> None:
+    """Takes out what is only another name of a tensor, and what is not used: a second pass costs time for each node."""
+    for node in graph.graph.nodes:
+        if node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default):
+            node.replace_all_uses_with(node.args[0])
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
 
 
 def _is_mutation(node: Node) -> bool:
