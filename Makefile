@@ -4,14 +4,15 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format artifacts golden bench bench-gas test-slow test-aarch64 test-ipfs test-hf clean
+.PHONY: help setup demo test check format artifacts golden bench bench-publish bench-gas test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
 	@echo "make test       all tests but the slow ones (Python and Solidity)"
 	@echo "make check      formatting, linting, strict types, generated files"
 	@echo "make setup      only install, for development"
-	@echo "make bench      engine speed against PyTorch, hashing speed"
+	@echo "make bench      training and kernels beside PyTorch (an idle machine, half an hour; ARGS=--quick: minutes)"
+	@echo "make bench-publish  its results into docs/PERFORMANCE.md"
 	@echo "make bench-gas  gas of every transaction and of a whole dispute"
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
 	@echo "make test-aarch64  the kernels cross-compiled for ARM, under an emulator (needs two Debian packages)"
@@ -67,7 +68,10 @@ golden: setup
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m golden
 
 bench: setup
-	$(BIN)/python bench/engine.py
+	$(BIN)/python -m bench $(ARGS)
+
+bench-publish: setup
+	$(BIN)/python -m bench.publish $(ARGS)
 
 bench-gas: setup
 	$(BIN)/python bench/gas.py

@@ -1,129 +1,222 @@
-"""Training speed beside eager PyTorch: the same model, batch and optimizer, step after step, in turn in one run.
-
-Prints for each model the time of a step of ours and of eager PyTorch's, and their ratio (below 1: ours is faster).
-Run on an idle machine: ``python bench/training.py [model ...]``.
-"""
+"""Training steps beside eager PyTorch's: time, memory, commitments, threads, and what the time is spent on."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import median
 
-import crowdtrain as ct
-import numpy as np
-import torch
-import torch.nn.functional as F
-from crowdtrain_engine import Executor
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from crowdtrain._explain import Costs
+from crowdtrain_engine import Executor, Program
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from zoo.language import GPT, Llama, TaggingLSTM, next_token_loss
-from zoo.vision import CNN, MLP, ResNet
+from bench.cases import CASES, MAX_STEPS, Eager, Lowered, Ours, Side
+from bench.memory import measure_memory
+from bench.timing import Call, Effort, Measured, in_turn, run_module
 
-THREADS = 2
-ROUNDS = 7
-LEAST = 0.3
-"""Seconds of each round, at least."""
-ORDER = 1 << 16
-"""Steps for which there are rows of ``order``."""
+__all__ = ["INTERVAL", "Share", "Trained", "committing", "measure_training", "profile", "try_compiled"]
+
+INTERVAL = 20
+"""Steps between two checkpoints."""
+CHECKED = 5
+"""Steps after which losses are compared."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """A model with a batch and a loss."""
+class Share:
+    """What nests of one kind do in a step."""
 
-    model: Callable[[], nn.Module]
-    batch: Callable[[], tuple[Tensor, Tensor]]
-    loss: Callable[[Tensor, Tensor], Tensor]
-
-
-def tokens(vocabulary: int, batch: int, length: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    return lambda: (torch.randint(vocabulary, (batch, length)), torch.randint(vocabulary, (batch, length)))
-
-
-def images(batch: int, *shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    return lambda: (torch.randn(batch, *shape), torch.randint(10, (batch,)))
+    kind: str
+    groups: int
+    """nests, or groups of nests that run together"""
+    seconds: float
+    flops: int | None
+    """None for scatters, which skip most of the operations that their nests describe"""
+    bytes: int
+    """words that come from outside of a group or are used there, 4 bytes each, once for each group"""
 
 
-CASES: dict[str, Case] = {
-    "MLP": Case(lambda: MLP(64, 256, 256, 10), images(64, 64), F.cross_entropy),
-    "CNN": Case(CNN, images(64, 1, 28, 28), F.cross_entropy),
-    "ResNet": Case(lambda: ResNet(64, (2,)), images(32, 3, 32, 32), F.cross_entropy),
-    "GPT-0.8M": Case(lambda: GPT(65, 128, 4, 4, 64), tokens(65, 16, 64), next_token_loss),
-    "GPT-5M": Case(lambda: GPT(256, 256, 6, 8, 128), tokens(256, 16, 128), next_token_loss),
-    "GPT-11M": Case(lambda: GPT(256, 384, 6, 6, 128), tokens(256, 16, 128), next_token_loss),
-    "Llama-5M": Case(lambda: Llama(256, 256, 6, 8, 2, 704, 128), tokens(256, 16, 128), next_token_loss),
-    "LSTM": Case(lambda: TaggingLSTM(65, 128, 2), tokens(65, 32, 32), next_token_loss),
-}
+@dataclass(frozen=True)
+class Trained:
+    """A case, measured."""
+
+    name: str
+    parameters: int
+    nests: int
+    lowering: float
+    """seconds"""
+    flops: int
+    """of a step"""
+    times: dict[str, Measured]
+    """of a step: ``ours``, ``eager``, ``compiled`` where that works, ``ours_1`` and ``eager_1`` with one thread"""
+    compiled: str
+    """why there is no ``compiled``"""
+    loss_error: float
+    """relative difference between the losses of ours and eager PyTorch's after a few steps"""
+    memory: dict[str, int] | None
+    """bytes that are resident at most, above what is after imports: ``ours`` and ``eager``"""
+    arena: int
+    """bytes planned for what one nest gives another"""
+    committing: float
+    """share of the time in which checkpoints are made and hashed"""
+    profile: tuple[Share, ...]
+
+    @property
+    def scaling(self) -> float | None:
+        """How many times faster ours is with all threads than with one; None if it was not measured."""
+        return self.times["ours_1"].ratio(self.times["ours"])[0] if "ours_1" in self.times else None
 
 
-def ours(case: Case, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
-    """A step of ours."""
-    program = ct.lower(model, case.loss, optimizer=ct.optim.AdamW(lr=1e-3), example=(x, y))
-    data = ct.Dataset(x.numpy(), y.numpy(), order=np.tile(np.arange(len(x)), (ORDER, 1)))
-    executor = Executor(program, program.initial_state(), data, threads=THREADS)
-    return lambda: executor.run(1)
+def measure_training(
+    name: str,
+    threads: int,
+    effort: Effort,
+    compile_seconds: float,
+    say: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Measures a case. ``torch.compile`` has so many seconds, none if 0. ``say`` is told what is being done."""
+    case = CASES[name]
+    say("lowering")
+    start = time.perf_counter()
+    lowered = Lowered(case)
+    lowering = time.perf_counter() - start
+    ours = Ours(lowered, threads)
+    sides: dict[str, Side] = {"ours": ours, "eager": Eager(case, threads)}
+    loss_error = _compare(ours, sides["eager"])
+    say("torch.compile")
+    reason = try_compiled(name, threads, compile_seconds)
+    if not reason:
+        sides["compiled"] = Eager(case, threads, compiled=True)
+        sides["compiled"].step()
+    if threads > 1:
+        sides |= {"ours_1": Ours(lowered, 1), "eager_1": Eager(case, 1)}
+    say("training in turn")
+    calls = {side: Call(it.step, it.reset, MAX_STEPS - 2) for side, it in sides.items()}
+    times = in_turn(calls, effort.rounds, effort.seconds)
+    say("profile")
+    ours.reset()
+    shares = profile(lowered.program, ours.executor, effort)
+    say("commitments")
+    committed = committing(ours, effort)
+    say("memory")
+    return Trained(
+        name, lowered.parameters, len(lowered.program.nests), lowering, Costs.of(lowered.program).flops, times,
+        reason, loss_error, measure_memory(name, threads), ours.executor.memory, committed, shares,
+    )  # fmt: skip
 
 
-def eager(case: Case, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
-    """A step of PyTorch's."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        case.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
+def _compare(ours: Side, eager: Side) -> float:
+    ours.reset()
+    eager.reset()
+    pairs = [(ours.loss(), eager.loss()) for _ in range(CHECKED)]
+    return max(abs(a - b) / abs(b) for a, b in pairs)
 
 
-def in_turn(calls: list[Callable[[], object]]) -> list[float]:
-    """Seconds for one call of each: the medians of some rounds in turn."""
-    times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
-    for _ in range(ROUNDS):
-        for call, taken in zip(calls, times, strict=True):
-            repeats, elapsed, start = 0, 0.0, time.perf_counter()
-            while elapsed < LEAST:
-                call()
-                repeats += 1
-                elapsed = time.perf_counter() - start
-            taken.append(elapsed / repeats)
-    return [float(np.median(taken)) for taken in times]
+# ---------------------------------------------------------------- torch.compile
+
+
+def try_compiled(name: str, threads: int, seconds: float) -> str:
+    """Why ``torch.compile`` cannot be measured, or nothing: one step of it is tried in a process of its own, whose
+    compiled code the next process finds in PyTorch's cache.
+    """
+    if not seconds:
+        return "not asked for"
+    try:
+        run_module("training", name, str(threads), timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"not compiled within {seconds:g} s"
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"it ended with {error.returncode}"]
+        reason: str = next((line for line in reversed(lines) if "Error" in line), lines[-1])
+        return reason[:200]
+    return ""
 
 
 def main() -> None:
-    torch.set_num_threads(THREADS)
-    console = Console(width=110)
-    table = Table(title=f"{THREADS} threads, PyTorch {torch.__version__}")
-    for heading in ("", "parameters", "lowering, s", "ours, ms", "eager, ms", "ratio"):
-        table.add_column(heading, justify="right")
-    for name in sys.argv[1:] or CASES:
-        case = CASES[name]
-        torch.manual_seed(0)
-        model, (x, y) = case.model(), case.batch()
+    """Compiles a case and trains two steps."""
+    side = Eager(CASES[sys.argv[1]], int(sys.argv[2]), compiled=True)
+    side.step()
+    side.step()
+
+
+# ---------------------------------------------------------------- commitments
+
+
+def committing(ours: Ours, effort: Effort) -> float:
+    """The share of time that checkpoints take: as :class:`crowdtrain_engine.trace.Machine` makes them, the state is
+    copied, hashed, and taken up again.
+    """
+    executor = ours.executor
+    shares: list[float] = []
+    ours.reset()
+    until = time.perf_counter() + effort.rounds * effort.seconds / 3
+    while len(shares) < 3 or time.perf_counter() < until:
         start = time.perf_counter()
-        step = ours(case, model, x, y)
-        lowering = time.perf_counter() - start
-        a, b = in_turn([step, eager(case, model, x, y)])
-        count = sum(parameter.numel() for parameter in model.parameters())
-        row = (
-            name,
-            f"{count / 1e6:.2f}M",
-            f"{lowering:.1f}",
-            f"{a * 1e3:.2f}",
-            f"{b * 1e3:.2f}",
-            f"{a / b:.2f}",
+        executor.run(INTERVAL)
+        trained = time.perf_counter()
+        state = executor.state
+        _ = state.root
+        executor.state = state
+        end = time.perf_counter()
+        shares.append((end - trained) / (end - start))
+    return median(shares)
+
+
+# ---------------------------------------------------------------- what the time is spent on
+
+
+def profile(program: Program, executor: Executor, effort: Effort) -> tuple[Share, ...]:
+    """What each kind of nest does in a step, the dearest first; medians of some rounds of steps."""
+    executor.run(1)
+    rounds = []
+    for _ in range(effort.rounds):
+        start, steps = time.perf_counter(), 0
+        total: list[float] = []
+        while time.perf_counter() - start < effort.seconds / 3 or not steps:
+            groups = executor.profile(1)
+            total = [a + group.seconds for a, group in zip(total or [0.0] * len(groups), groups, strict=True)]
+            steps += 1
+        rounds.append([seconds / steps for seconds in total])
+    groups = executor.profile(0)
+    seconds = [median(times) for times in zip(*rounds, strict=True)]
+    costs = Costs.of(program).nests
+    readers = _readers(program)
+    shares: dict[str, Share] = {}
+    for group, spent in zip(groups, seconds, strict=True):
+        old = shares.get(group.kind, Share(group.kind, 0, 0.0, 0, 0))
+        flops = (
+            None if group.kind == "scatter" else (old.flops or 0) + sum(costs[n].flops for n in group.nests)
         )
-        console.print(*row)
-        table.add_row(*row)
-    console.print(table)
+        moved = old.bytes + _moved(program, group.nests, readers)
+        shares[group.kind] = Share(group.kind, old.groups + 1, old.seconds + spent, flops, moved)
+    return tuple(sorted(shares.values(), key=lambda share: -share.seconds))
+
+
+def _readers(program: Program) -> dict[int, set[int]]:
+    """By value: the nests that read it; -1 stands for the next state and the logs."""
+    readers: dict[int, set[int]] = {}
+    for value in (*program.next, *program.logs):
+        readers.setdefault(value, set()).add(-1)
+    for i, nest in enumerate(program.nests):
+        for read in nest.reads:
+            readers.setdefault(read.value, set()).add(i)
+    return readers
+
+
+def _moved(program: Program, nests: tuple[int, ...], readers: dict[int, set[int]]) -> int:
+    """Bytes that a group reads from outside, and writes for others."""
+    outputs = {program.first_nest + n for n in nests}
+    words: dict[int, int] = {}
+    for n in nests:
+        nest = program.nests[n]
+        for read in nest.reads:
+            if read.value not in outputs:
+                size = min(program.types[read.value].size, nest.type.size * nest.fold_length)
+                words[read.value] = max(words.get(read.value, 0), size)
+    written = [value for value in outputs if readers.get(value, set()) - set(nests)]
+    return 4 * (sum(words.values()) + sum(program.types[value].size for value in written))
 
 
 if __name__ == "__main__":
