@@ -35,6 +35,7 @@ library Nests {
     uint256 private constant MAX_OPERANDS = 16;
     uint256 private constant MAX_IMMEDIATES = 64;
     uint256 private constant MAX_INSTRUCTIONS = 128;
+    uint256 private constant MAX_ELEMENTARY = 64;
     uint256 private constant MAX_VALUES = 2 ** 16;
     uint256 private constant MAX_FOLD = 2 ** 26;
     uint256 private constant MAX_REACH = 2 ** 62;
@@ -182,10 +183,12 @@ library Nests {
     {
         unchecked {
             uint256 lowest = nest.extents.length == nest.outerRank ? 1 : 0;
+            uint256 elementary = 0;
             for (uint256 at = nest.instructions; at < nest.end; at += 4) {
                 uint256 code = data.u8(at);
                 uint256 arity = code < 128 ? Ops.ARITIES >> 2 * code & 3 : 0;
                 if (arity == 0) return "opcode";
+                if (code >= Ops.FIRST_ELEMENTARY && ++elementary > MAX_ELEMENTARY) return "elementary functions";
                 for (uint256 i = 0; i < 3; ++i) {
                     uint256 ref = data.u8(at + 1 + i);
                     if (i < arity ? ref < lowest || ref >= first : ref != 0) return "reference";

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from .elementary import FUNCTIONS, Function
-from .ops import BY_CODE, OPS
+from .ops import BY_CODE, FIRST_ELEMENTARY, OPS
 
 __all__ = ["HEADER", "header"]
 
@@ -29,6 +29,8 @@ namespace crowdtrain {{
 
 enum class Opcode : uint8_t {{
 {"".join(f"    {op.name} = 0x{op.code:02x},  // {op.meaning}{chr(10)}" for op in OPS)}}};
+
+constexpr uint8_t kFirstElementary = 0x{FIRST_ELEMENTARY:02x};
 
 // How many words an operation reads; 0 for a byte that is no opcode.
 constexpr int opcode_arity(uint8_t code) {{

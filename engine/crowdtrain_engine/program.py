@@ -43,6 +43,8 @@ MAX_RANK = 8
 MAX_OPERANDS = 16
 MAX_IMMEDIATES = 64
 MAX_BODY = 128
+MAX_ELEMENTARY = 64
+"""Elementary functions in a body: more might not fit into the transaction that computes a fold's last step."""
 MAX_ELEMENTS = 2**31 - 1
 MAX_FOLD = 2**26
 MAX_VALUES = 2**16

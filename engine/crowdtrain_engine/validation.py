@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from crowdtrain_engine import program as p
 from crowdtrain_engine._errors import ProgramError
-from crowdtrain_engine.ops import BY_CODE
+from crowdtrain_engine.ops import BY_CODE, FIRST_ELEMENTARY
 
 __all__ = ["Cost", "cost", "validate_links", "validate_nest", "validate_program"]
 
@@ -118,6 +118,11 @@ def _check_body(nest: p.Nest, where: str) -> None:
                 )
         if any(refs[op.arity :]):
             raise ProgramError(where, f"instruction {i} ({op.name}): unused references must be 0")
+    elementary = sum(ins.code >= FIRST_ELEMENTARY for ins in nest.body)
+    if elementary > p.MAX_ELEMENTARY:
+        raise ProgramError(
+            where, f"{elementary} elementary functions in a body, at most {p.MAX_ELEMENTARY} are allowed"
+        )
     if not lowest <= nest.result < first + len(nest.body):
         raise ProgramError(where, f"result reference {nest.result} is not defined")
 

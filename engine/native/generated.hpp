@@ -44,6 +44,8 @@ enum class Opcode : uint8_t {
     cos = 0x46,  // cosine of a
 };
 
+constexpr uint8_t kFirstElementary = 0x40;
+
 // How many words an operation reads; 0 for a byte that is no opcode.
 constexpr int opcode_arity(uint8_t code) {
     switch (code) {
@@ -373,8 +375,8 @@ inline V sin(V x1) {
     const V x63 = shl(x62, x11);
     const V x64 = i2f(x63);
     const V x65 = i2f(x57);
-    const V x66 = fmul(x65, x19);
-    const V x67 = ffma(x64, x18, x66);
+    const V x66 = fmul_raw(x65, x19);
+    const V x67 = ffma_raw(x64, x18, x66);
     const V x68 = ffma(x64, x17, x67);
     const V x69 = ixor(x62, x63);
     const V x70 = ixor(x69, x1);
@@ -382,11 +384,11 @@ inline V sin(V x1) {
     const V x72 = ixor(x68, x71);
     const V x73 = select(x27, x72, x1);
     const V x74 = fmul(x73, x73);
-    const V x75 = fmul(x73, x74);
-    const V x76 = ffma(x74, x21, x22);
-    const V x77 = ffma(x74, x76, x23);
-    const V x78 = ffma(x74, x77, x24);
-    const V x79 = ffma(x74, x78, x25);
+    const V x75 = fmul_raw(x73, x74);
+    const V x76 = ffma_raw(x74, x21, x22);
+    const V x77 = ffma_raw(x74, x76, x23);
+    const V x78 = ffma_raw(x74, x77, x24);
+    const V x79 = ffma_raw(x74, x78, x25);
     const V x80 = ffma(x75, x79, x73);
     const V x81 = select(x74, x80, x73);
     return x81;
@@ -461,21 +463,21 @@ inline V cos(V x1) {
     const V x66 = shl(x65, x11);
     const V x67 = i2f(x66);
     const V x68 = i2f(x59);
-    const V x69 = fmul(x68, x20);
-    const V x70 = ffma(x67, x19, x69);
+    const V x69 = fmul_raw(x68, x20);
+    const V x70 = ffma_raw(x67, x19, x69);
     const V x71 = ffma(x67, x18, x70);
     const V x72 = ixor(x65, x66);
     const V x73 = iand(x72, x21);
     const V x74 = ixor(x71, x73);
-    const V x75 = fabs(x1);
-    const V x76 = fsub(x22, x75);
+    const V x75 = fabs_raw(x1);
+    const V x76 = fsub_raw(x22, x75);
     const V x77 = select(x29, x74, x76);
-    const V x78 = fmul(x77, x77);
-    const V x79 = fmul(x77, x78);
-    const V x80 = ffma(x78, x23, x24);
-    const V x81 = ffma(x78, x80, x25);
-    const V x82 = ffma(x78, x81, x26);
-    const V x83 = ffma(x78, x82, x27);
+    const V x78 = fmul_raw(x77, x77);
+    const V x79 = fmul_raw(x77, x78);
+    const V x80 = ffma_raw(x78, x23, x24);
+    const V x81 = ffma_raw(x78, x80, x25);
+    const V x82 = ffma_raw(x78, x81, x26);
+    const V x83 = ffma_raw(x78, x82, x27);
     const V x84 = ffma(x79, x83, x77);
     return x84;
 }

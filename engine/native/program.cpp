@@ -7,7 +7,7 @@
 namespace crowdtrain {
 namespace {
 
-constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128;
+constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128, kMaxElementary = 64;
 constexpr int64_t kMaxExtent = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxFold = int64_t{1} << 26;
 constexpr int64_t kMaxValues = 1 << 16;
@@ -164,7 +164,12 @@ Nest decode_nest(Bytes data, const std::string& where, uint8_t& dtype) {
     for (int i = 0; i < operands; ++i) nest.operands.push_back(read_operand(in, nest, i));
     for (int i = 0; i < immediates; ++i) nest.immediates.push_back(in.u32());
     const int lowest = fold_rank > 0 ? 0 : 1, first = nest.first_instruction();
-    for (int i = 0; i < instructions; ++i) nest.body.push_back(read_instruction(in, lowest, first + i));
+    int elementary = 0;
+    for (int i = 0; i < instructions; ++i) {
+        nest.body.push_back(read_instruction(in, lowest, first + i));
+        elementary += nest.body.back().code >= kFirstElementary;
+    }
+    in.require(elementary <= kMaxElementary, "a body has too many elementary functions");
     in.require(nest.result >= lowest && nest.result < first + instructions, "the result is not defined");
     in.end();
     return nest;

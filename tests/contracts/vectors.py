@@ -149,6 +149,7 @@ def broken_nests() -> dict[str, bytes]:
         "17 operands": replace(nest, operands=(read,) * 17),
         "65 immediates": replace(nest, immediates=(0,) * 65),
         "129 instructions": replace(nest, body=nest.body * 129),
+        "65 elementary functions": replace(nest, body=(Instruction(0x40, 1),) * 65),
         "index of a loop that does not exist": replace(nest, operands=(Index(1),)),
         "value of 2^16": replace(nest, operands=(replace(read, value=2**16),)),
         "operand rank of 9": replace(nest, operands=(replace(read, axes=read.axes * 9),)),

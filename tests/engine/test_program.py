@@ -27,7 +27,7 @@ from engine.strategies import programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ADD, MUL = 0x01, 0x03
+ADD, MUL, EXP = 0x01, 0x03, 0x40
 F32 = TensorType(DType.f32, (3, 4))
 FFFF = 0xFFFFFFFF
 
@@ -128,6 +128,7 @@ BAD_NESTS: dict[str, tuple[Nest, str]] = {
     "operands": (changed(operands=(Index(0),) * 17), "operand count is 17"),
     "immediates": (changed(immediates=(0,) * 65), "immediate count is 65"),
     "instructions": (changed(body=(Instruction(ADD, 1, 1),) * 129), "body length is 129"),
+    "elementary functions": (changed(body=(Instruction(EXP, 1),) * 65), "65 elementary functions"),
     "extent 0": (changed(outer=(0, 4)), "output extents"),
     "extent too large": (changed(outer=(2**31, 1)), "output extents"),
     "fold extent 0": (changed(fold=(0,)), "fold extents"),
