@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def main(
         raise typer.BadParameter(f"there is no part {only}; there are {', '.join(PARTS)}")
     effort = QUICK if quick else FULL
     patience = compile_seconds if compile_seconds is not None else 0.0 if quick else 240.0
-    console = Console(stderr=json_)
+    console = Console(stderr=json_, width=None if sys.stdout.isatty() else 150)
     known = facts(threads)
     report = Report(known, limits(threads, effort), hashing(effort.seconds))
     console.print(summary(report), highlight=False)
@@ -87,6 +88,7 @@ def main(
             for kernel in measure_kernels(programs, SQUARES, OPERATIONS, threads, effort):
                 report.kernels.append(kernel)
                 say(kernel.name)
+    console.print(summary(report), highlight=False)
     for sheet in sheets(report):
         console.print(as_table(sheet))
     _write(report, out, console)

@@ -110,6 +110,8 @@ def summary(report: Report) -> str:
     for trained in report.trained:
         if trained.loss_error > LOSSES_AGREE:
             lines.append(f"{trained.name}: losses differ by {trained.loss_error:.1e}: not the same training!")
+        if trained.compiled:
+            lines.append(f"{trained.name}: torch.compile is not available: {trained.compiled}.")
     return " ".join(lines)
 
 
@@ -152,7 +154,7 @@ def _steps(trained: Sequence[Trained]) -> Sheet:
         ours, eager, compiled = case.times["ours"], case.times["eager"], case.times.get("compiled")
         rows.append((
             case.name, f"{case.parameters / 1e6:.2f}M", _ms(ours), _ms(eager), _ratio(ours, eager),
-            _ms(compiled) if compiled else f"not available: {case.compiled}",
+            _ms(compiled) if compiled else "–",
             _ratio(ours, compiled) if compiled else "–", f"{case.flops / ours.seconds / 1e9:.0f}",
         ))  # fmt: skip
     headings = (
