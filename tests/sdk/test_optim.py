@@ -91,7 +91,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "options", "message"), BAD, ids=str)
+@pytest.mark.parametrize(("kind", "options", "message"), BAD, ids=lambda v: getattr(v, "__name__", str(v)))
 def test_values_out_of_range_are_refused(kind: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(**options)
