@@ -11,6 +11,9 @@ int64_t floor_divide(int64_t a, int64_t b) {  // b > 0
     return a / b - (a % b < 0);
 }
 
+// No affine form of a valid nest reaches it, and distances to it fit into 64 bits.
+constexpr int64_t kBeyond = int64_t{1} << 62;
+
 bool is_inside(const Nest& nest, const Operand& operand) {
     return std::all_of(operand.axes.begin(), operand.axes.end(), [&](const Axis& axis) {
         if (axis.mode != Mode::affine) return false;
@@ -66,7 +69,9 @@ bool reads_by_rows(const Nest& nest, const Operand& operand, int64_t rows) {
         }
         stride /= axis.size;
         offset += axis.offset * stride;
-        for (int loop = 0; loop < nest.loops(); ++loop) flat[loop] += axis.coefficients[loop] * stride;
+        for (int loop = 0; loop < nest.loops(); ++loop) {
+            if (nest.extent(loop) > 1) flat[loop] += axis.coefficients[loop] * stride;
+        }
     }
     const int64_t row_words = words / rows;
     low += offset;
@@ -155,7 +160,7 @@ Access::Access(const Nest& nest, const Operand& operand) : nest_(nest), value_(o
     int64_t stride = 1;
     for (size_t d = operand.axes.size(); d-- > 0;) {
         const Axis& axis = operand.axes[d];
-        Dimension dimension{axis.size,    stride,      axis.mode,        axis.divisor, axis.size * axis.divisor,
+        Dimension dimension{axis.size,    stride,      axis.mode,        axis.divisor, std::min(axis.size * axis.divisor, kBeyond),
                             axis.operand, axis.offset, axis.coefficients};
         for (int loop = 0; loop < nest.loops(); ++loop) {
             if (nest.extent(loop) == 1) dimension.coefficients[loop] = 0;

@@ -6,6 +6,7 @@ namespace crowdtrain {
 namespace {
 
 constexpr int64_t kMaxEntries = 1 << 14;
+constexpr int64_t kOutputsForEntry = 16;  // as many as a nest has operands
 constexpr int64_t kShortRow = 64;
 constexpr int64_t kOutOfRange = -1;
 
@@ -37,7 +38,10 @@ std::optional<Pattern> Pattern::make(const Nest& nest, const Operand& operand) {
 
     int first_inner = outer;
     int64_t entries = nest.fold_length();
-    while (first_inner > 0 && entries * nest.extent(first_inner - 1) <= kMaxEntries) {
+    // small beside the output, so that the tables of a hostile program take no more than its values are said to
+    const int64_t most = std::min(kMaxEntries, nest.words() / kOutputsForEntry);
+    if (entries > most) return std::nullopt;
+    while (first_inner > 0 && entries * nest.extent(first_inner - 1) <= most) {
         entries *= nest.extent(--first_inner);
     }
     if (entries < 2 * walk.loops.back().extent * nest.fold_length()) return std::nullopt;

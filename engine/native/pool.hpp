@@ -27,6 +27,7 @@ public:
     void run(int64_t parts, const std::function<void(int64_t part, int thread)>& task);
 
 private:
+    void stop();
     void work(int thread);
     void take_parts(int thread);
 

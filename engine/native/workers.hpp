@@ -32,6 +32,7 @@ public:
     uint32_t* words(int64_t count) {
         if (count > size_) {
             words_ = nullptr;
+            size_ = 0;  // lest there be nothing where words are promised, should memory run out
             words_ = allocate_words(count);
             size_ = count;
         }

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 import platform
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -375,3 +379,65 @@ def test_a_gather_beside_a_divided_axis() -> None:
     for isa in isas():
         (logged,) = plan(Case(program, (), ()), isa, 1).run([state[0].copy()], [], 1)
         assert_same(logged[0], expected, isa)
+
+
+def test_positions_beyond_all_words_do_not_wrap() -> None:
+    """A divided axis whose size times divisor is near 2^63, and positions far below 0 and far above."""
+    size = 2**31 - 1
+    axis = Axis(size, ((0, -(2**31)), (1, 2**31 - 1)), 0, Mode.FLOOR, 2**32 - 1)
+    nest = Nest(DType.u32, (8, 100), (Read(1, (axis,), 5),), (), 1)
+    kinds = (TensorType(DType.u32, (8, 100)), TensorType(DType.u32, (size,)))
+    program = Program((1,), kinds[:1], kinds[1:], (nest,), (2,))
+    state, data = np.zeros(800, np.uint32), np.zeros(size, np.uint32)  # mapped where it is touched only
+    header, _, *nests = program.leaves
+    for isa in isas():
+        got = _native.Plan(header, list(nests), isa, 1).nest(0, [state, data])
+        assert_same(got, reference.run_nest(nest, [state, data]), isa)
+
+
+OUT_OF_MEMORY = """
+import resource
+import numpy as np
+from crowdtrain_engine import _native, isas
+from engine.products import matrix_product
+program = matrix_product(1024, 1024, 1024)
+header, _, *nests = program.leaves
+plan = _native.Plan(header, list(nests), isas()[0], 1)
+values = [np.zeros(1 << 20, np.uint32)] * 2
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20) + (300 << 10), -1))
+for _ in range(2):
+    try:
+        plan.nest(0, values)
+        print("computed")
+    except MemoryError:
+        print("refused")
+try:
+    _native.Plan(header, list(nests), isas()[0], 400)
+    print("made")
+except (RuntimeError, MemoryError):
+    print("refused")
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert not plan.nest(0, values).any()
+"""
+
+
+def test_running_out_of_memory_is_an_error_and_no_more() -> None:
+    """What comes after it neither crashes nor hangs."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "refused"
+
+
+def test_plans_take_memory_by_what_values_take() -> None:
+    """Many short nests of many operands: tables of positions would take far more than the outputs."""
+    nest = Nest(DType.u32, (2, 63), tuple(Index(1) for _ in range(16)), (), 1, (128,))
+    first = Nest(DType.u32, (), (), (), 1, (), immediates=(7,))
+    program = Program((1,), (TensorType(DType.u32, ()),), (), (first, *(nest,) * 400), (1,))
+    header, _, *nests = program.leaves
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _native.Plan(header, list(nests), isas()[0], 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; it was 430,000
