@@ -53,8 +53,7 @@ bool reads_by_rows(const Nest& nest, const Operand& operand, int64_t rows) {
     if (product != rows) return false;
     for (size_t loop = leading; loop-- > 0; product /= nest.outer[loop]) row_step[loop] = rows / product;
 
-    int64_t words = 1;
-    for (const Axis& axis : operand.axes) words *= axis.size;
+    const int64_t words = operand.words();
     if (words % rows != 0) return false;
     // The axes as one over flat words, as far as they are inside; these must make up whole rows at least.
     int64_t stride = words, offset = 0, low = 0, high = 0;
@@ -273,12 +272,9 @@ void Access::load_bounded(const Kernels& kernels, uint32_t* out, const uint32_t*
     }
 }
 
-// A row of evenly spaced positions, some of them out of range.
-void Access::load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
-                      const Position& step, int64_t count) const {
-    int64_t first = 0, last = count - 1;  // the stretch that is in range
-    const Dimension* divided = nullptr;   // of the dimensions that move
-    int divided_count = 0;
+// Of evenly spaced positions the first and the last that are in range; the last before the first if none is.
+std::pair<int64_t, int64_t> Access::in_range(const Position& at, const Position& step, int64_t count) const {
+    int64_t first = 0, last = count - 1;
     for (size_t d = 0; d < dimensions_.size(); ++d) {
         const Dimension& dimension = dimensions_[d];
         const int64_t a = at[d], s = step[d], end = dimension.limit - 1;
@@ -288,21 +284,30 @@ void Access::load_row(const Kernels& kernels, uint32_t* out, const uint32_t* ten
         }
         first = std::max(first, s == 1 ? -a : s > 0 ? -floor_divide(a, s) : -floor_divide(end - a, -s));
         last = std::min(last, s == 1 ? end - a : s > 0 ? floor_divide(end - a, s) : floor_divide(a, -s));
-        if (dimension.divisor > 1) {
-            divided = &dimension;
-            ++divided_count;
-        }
     }
+    return {first, last};
+}
+
+// A row of evenly spaced positions, some of them out of range.
+void Access::load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
+                      const Position& step, int64_t count) const {
+    const auto [first, last] = in_range(at, step, count);
     if (first > last) {
         kernels.fill(out, fill_, count);
         return;
     }
-    int64_t from = 0, stride = 0;  // of the first in range; of dimensions that are not divided
+    const Dimension* divided = nullptr;  // of the dimensions that move
+    int divided_count = 0;
+    int64_t from = 0, stride = 0;        // of the first in range; of dimensions that are not divided
     for (size_t d = 0; d < dimensions_.size(); ++d) {
         const Dimension& dimension = dimensions_[d];
         const int64_t a = at[d] + first * step[d];
         from += (dimension.divisor == 1 ? a : a / dimension.divisor) * dimension.stride;
         if (dimension.divisor == 1 && last > first) stride += step[d] * dimension.stride;
+        if (dimension.divisor > 1 && step[d] != 0) {
+            divided = &dimension;
+            ++divided_count;
+        }
     }
     const int64_t length = last - first + 1;
     if (divided_count == 0) {
@@ -336,20 +341,14 @@ void Access::copy(const Kernels& kernels, uint32_t* out, const uint32_t* tensor,
     Cursor cursor(walk, base, start);
     for (;;) {
         const int64_t run = std::min(count, cursor.left());
-        int64_t first = 0, last = run - 1, from = 0, stride = 0;  // the stretch that is in range
-        for (size_t d = 0; d < dimensions_.size(); ++d) {
-            const Dimension& dimension = dimensions_[d];
-            const int64_t a = cursor.at()[d], s = step[d], end = dimension.limit - 1;
-            if (s == 0 && !inside_ && (a < 0 || a > end)) last = -1;
-            if (s != 0 && !inside_) {
-                first = std::max(first, s == 1 ? -a : s > 0 ? -floor_divide(a, s) : -floor_divide(end - a, -s));
-                last = std::min(last, s == 1 ? end - a : s > 0 ? floor_divide(end - a, s) : floor_divide(a, -s));
-            }
-            from += a * dimension.stride;
-            stride += s * dimension.stride;
-        }
+        const auto [first, last] = inside_ ? std::pair(int64_t{0}, run - 1) : in_range(cursor.at(), step, run);
         if (first <= last) {
             const int64_t length = last - first + 1;
+            int64_t from = 0, stride = 0;
+            for (size_t d = 0; d < dimensions_.size(); ++d) {
+                from += cursor.at()[d] * dimensions_[d].stride;
+                stride += step[d] * dimensions_[d].stride;
+            }
             kernels.copy_strided(out + first, 1, tensor + from + first * stride, length > 1 ? stride : 0, length);
         }
         out += run;
@@ -430,6 +429,19 @@ void Access::load_elements(uint32_t* out, const uint32_t* tensor, const Position
             }
         }
         out[i] = here ? tensor[from] : fill_;
+    }
+}
+
+void list_offsets(const Kernels& kernels, const Walk& walk, int64_t first, int64_t count, int32_t* offsets) {
+    Cursor cursor(walk, Position{}, first);
+    const int64_t step = walk.loops.empty() ? 0 : walk.loops.back().step[0];
+    for (auto* out = reinterpret_cast<uint32_t*>(offsets);;) {
+        const int64_t run = std::min(count, cursor.left());
+        kernels.iota(out, static_cast<uint32_t>(cursor.at()[0]), static_cast<uint32_t>(step), run);
+        out += run;
+        count -= run;
+        if (count == 0) return;
+        cursor.advance(run);
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "kernels.hpp"
@@ -109,6 +110,7 @@ private:
                      int64_t start, int64_t count) const;
     void load_bounded(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
                       const Position& base, int64_t start, int64_t count) const;
+    std::pair<int64_t, int64_t> in_range(const Position& at, const Position& step, int64_t count) const;
     void load_row(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Position& at,
                   const Position& step, int64_t count) const;
     void load_gathered(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
@@ -124,5 +126,8 @@ private:
     bool is_index_ = false;
     bool inside_ = false;
 };
+
+// Where the words of an access that is inside are, relative to its base.
+void list_offsets(const Kernels& kernels, const Walk& walk, int64_t first, int64_t count, int32_t* offsets);
 
 }  // namespace crowdtrain

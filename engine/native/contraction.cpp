@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "body.hpp"
+#include "rounding.hpp"
 
 namespace crowdtrain {
 namespace {
@@ -16,19 +17,6 @@ constexpr int64_t kOuterRows = 4096;
 constexpr int kParts = 2;                // for each thread, lest one that is held up keep the others waiting
 constexpr int64_t kKeptWords = 1 << 15;  // of accumulators
 constexpr int64_t kKeptColumns = 1 << 18;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t multiple) { return divide_up(a, multiple) * multiple; }
-
-bool depends(const Operand& operand, int loop) {
-    return std::any_of(operand.axes.begin(), operand.axes.end(),
-                       [&](const Axis& axis) { return axis.coefficients[loop] != 0; });
-}
-
-bool gathers(const Operand& operand) {
-    return std::any_of(operand.axes.begin(), operand.axes.end(),
-                       [](const Axis& axis) { return axis.mode == Mode::gather; });
-}
 
 // For each tile of rows the distance between two of them, or -1 where it varies.
 void list_steps(const int32_t* offsets, int64_t rows, int64_t tile_rows, int32_t* steps) {
@@ -113,13 +101,13 @@ std::unique_ptr<Contraction> Contraction::make(const Nest& nest, const Kernels& 
     const int x = body.known->x, y = body.known->y;
     if (x == y || x >= operands || y >= operands) return nullptr;
     const Operand &first = nest.operands[x], &second = nest.operands[y];
-    if (first.is_index() || second.is_index() || gathers(first) || gathers(second)) return nullptr;
+    if (first.is_index() || second.is_index() || first.gathers() || second.gathers()) return nullptr;
 
     ContractionLoops loops;
     const int outer = static_cast<int>(nest.outer.size());
     for (int loop = 0; loop < nest.loops(); ++loop) {
         if (nest.extent(loop) == 1) continue;
-        const bool in_first = depends(first, loop), in_second = depends(second, loop);
+        const bool in_first = first.moved_by(loop), in_second = second.moved_by(loop);
         std::vector<int>& group = loop >= outer           ? loops.fold
                                   : in_first == in_second ? loops.batch
                                   : in_first              ? loops.rows

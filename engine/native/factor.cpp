@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "rounding.hpp"
+
 namespace crowdtrain {
 namespace {
 
@@ -18,8 +20,6 @@ void fetch(const uint32_t* line, int64_t words) {
     for (int64_t i = 0; i < std::min(words, kMost); i += kLine) __builtin_prefetch(line + i);
 }
 
-int64_t round_up(int64_t a, int64_t multiple) { return (a + multiple - 1) / multiple * multiple; }
-
 int64_t count_of(const Nest& nest, const std::vector<int>& loops) {
     int64_t count = 1;
     for (int loop : loops) count *= nest.extent(loop);
@@ -32,19 +32,6 @@ int64_t reads_of(const Nest& nest, const ContractionLoops& loops, const std::vec
 }
 
 }  // namespace
-
-void list_offsets(const Kernels& kernels, const Walk& walk, int64_t first, int64_t count, int32_t* offsets) {
-    Cursor cursor(walk, Position{}, first);
-    const int64_t step = walk.loops.empty() ? 0 : walk.loops.back().step[0];
-    for (auto* out = reinterpret_cast<uint32_t*>(offsets);;) {
-        const int64_t run = std::min(count, cursor.left());
-        kernels.iota(out, static_cast<uint32_t>(cursor.at()[0]), static_cast<uint32_t>(step), run);
-        out += run;
-        count -= run;
-        if (count == 0) return;
-        cursor.advance(run);
-    }
-}
 
 // A copy of everything from the lowest to the highest position, if that is worth it. Exactly divided axes are spread
 // out to the positions before division.
@@ -88,9 +75,7 @@ Factor::Factor(const Nest& nest, const Operand& operand, const ContractionLoops&
       fold_(access_.walk(loops.fold)) {
     const int64_t along = access_.stride(fold_), across = access_.stride(own_);
     along_fold_ = along != 0 && (own_.loops.empty() || along < across);
-    int64_t words = 1;
-    for (const Axis& axis : operand.axes) words *= axis.size;
-    overlapping_ = stage_ || words * kOverlap <= reads_of(nest, loops, own);
+    overlapping_ = stage_ || operand.words() * kOverlap <= reads_of(nest, loops, own);
 }
 
 void Factor::fill_stage(const Kernels& kernels, const uint32_t* tensor, uint32_t* stage, Workers& workers) const {

@@ -77,7 +77,4 @@ private:
     bool along_fold_, overlapping_;
 };
 
-// Where the words of an access that is inside are, relative to its base.
-void list_offsets(const Kernels& kernels, const Walk& walk, int64_t first, int64_t count, int32_t* offsets);
-
 }  // namespace crowdtrain

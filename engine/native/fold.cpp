@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <array>
 
+#include "rounding.hpp"
+
 namespace crowdtrain {
 namespace {
 
 constexpr int64_t kTransposedOutputs = 16;  // of a tile that is loaded along the fold
-
-int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 }  // namespace
 
@@ -23,8 +23,7 @@ struct Fold::Tile {
 };
 
 Fold::Fold(const Nest& nest, const Kernels& kernels)
-    : RowPlan(nest, cost_of(nest, Body(nest, kernels)) * nest.fold_length()), kernels_(kernels), operands_(nest),
-      body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
+    : RowPlan(nest), kernels_(kernels), operands_(nest), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
     constexpr int64_t kWorthTransposing = 8;  // words along the fold
     bool all_in_place = body_.known && body_.once.empty() && body_.before.empty(), any_by_fold = false;
     for (int o = 0; o < static_cast<int>(nest.operands.size()); ++o) {

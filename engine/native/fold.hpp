@@ -15,6 +15,7 @@ class Fold final : public RowPlan {
 public:
     Fold(const Nest& nest, const Kernels& kernels);
     const char* kind() const override { return body_.known ? "known fold" : "fold"; }
+    int64_t cost() const override { return cost_of(nest_, body_) * nest_.fold_length(); }
     int64_t grain() const override { return kernels_.lanes; }
     int64_t scratch_words() const override { return (body_.slots + 1) * kTileWords + 4 * kernels_.lanes * kLineWords; }
     void run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,

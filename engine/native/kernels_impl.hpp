@@ -357,17 +357,12 @@ void spread(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels) {
             return name(words...);        \
         }                                 \
     };
-// What is far below is 0 without the subnormal product that its formula ends in, which takes processors long.
-template <class V>
-inline V quick_exp(V x) {
-    const V low = splat(x, 0xc2d00000), zero = splat(x, 0);  // -104
-    return select_flt(x, low, zero, exp(select_flt(x, low, zero, x)));
-}
-
+// exp: what is far below is 0 without the subnormal product that its formula ends in, which takes processors long.
 struct Operation_quick_exp {
     template <class V>
     static V of(V x) {
-        return quick_exp(x);
+        const V low = splat(x, 0xc2d00000), zero = splat(x, 0);  // -104
+        return select_flt(x, low, zero, exp(select_flt(x, low, zero, x)));
     }
 };
 

@@ -5,15 +5,13 @@
 namespace crowdtrain {
 
 Map::Map(const Nest& nest, const Kernels& kernels)
-    : RowPlan(nest, cost_of(nest, Body(nest, kernels))), kernels_(kernels), operands_(nest), body_(nest, kernels) {}
+    : RowPlan(nest), kernels_(kernels), operands_(nest), body_(nest, kernels) {}
 
 bool Map::reads_word_by_word(int value) const {
     for (int o = 0; o < operands_.count(); ++o) {
         const Operand& operand = nest_.operands[o];
         if (operand.is_index() || operand.value != value || !body_.needed[o]) continue;
-        int64_t words = 1;
-        for (const Axis& axis : operand.axes) words *= axis.size;
-        if (words != nest_.words() || !reads_by_rows(nest_, operand, words)) return false;
+        if (operand.words() != nest_.words() || !reads_by_rows(nest_, operand, nest_.words())) return false;
     }
     return true;
 }

@@ -12,6 +12,7 @@ class Map final : public RowPlan {
 public:
     Map(const Nest& nest, const Kernels& kernels);
     const char* kind() const override { return "map"; }
+    int64_t cost() const override { return cost_of(nest_, body_); }
     int64_t grain() const override { return kMapTile; }
     int64_t scratch_words() const override { return body_.slots * kMapTile; }
     void run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,

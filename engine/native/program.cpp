@@ -1,5 +1,6 @@
 #include "program.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "generated.hpp"
@@ -220,13 +221,25 @@ void check_reads(const Program& program, const Nest& nest, const std::string& wh
     for (const Operand& operand : nest.operands) {
         if (operand.is_index()) continue;
         if (operand.value >= program.value_count()) throw ProgramError(where, "reads a value that is not computed before it");
-        int64_t words = 1;
-        for (const Axis& axis : operand.axes) words *= axis.size;
-        if (words != program.sizes[operand.value]) throw ProgramError(where, "reads a value with other words than it has");
+        if (operand.words() != program.sizes[operand.value]) throw ProgramError(where, "reads a value with other words than it has");
     }
 }
 
 }  // namespace
+
+int64_t Operand::words() const {
+    int64_t words = 1;
+    for (const Axis& axis : axes) words *= axis.size;
+    return words;
+}
+
+bool Operand::moved_by(int by_loop) const {
+    return std::any_of(axes.begin(), axes.end(), [&](const Axis& axis) { return axis.coefficients[by_loop] != 0; });
+}
+
+bool Operand::gathers() const {
+    return std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.mode == Mode::gather; });
+}
 
 int64_t Nest::words() const { return product(outer); }
 int64_t Nest::fold_length() const { return product(fold); }

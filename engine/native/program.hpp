@@ -38,6 +38,9 @@ struct Operand {
     std::vector<Axis> axes;
 
     bool is_index() const { return loop >= 0; }
+    int64_t words() const;             // of the tensor read
+    bool moved_by(int by_loop) const;  // whether a position follows the loop directly, not through a gather
+    bool gathers() const;              // whether another operand gives a position
 };
 
 struct Instruction {

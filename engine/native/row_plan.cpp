@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "access.hpp"
+#include "rounding.hpp"
 
 namespace crowdtrain {
 namespace {
@@ -14,12 +15,10 @@ constexpr int64_t kLargestRow = 1 << 16;       // words that a row may touch
 constexpr int64_t kWorthwhile = 1 << 15;       // words touched that are worth a thread
 constexpr int64_t kUnit = 64;                  // words: blocks are multiples of it where rows are short
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 void RowPlan::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
-    workers.split(nest_.words(), grain(), cost_, [&](int64_t begin, int64_t end, int thread) {
+    workers.split(nest_.words(), grain(), cost(), [&](int64_t begin, int64_t end, int thread) {
         run_part(values, out, begin, end, workers.scratch[thread].words(scratch_words()));
     });
 }
@@ -50,9 +49,7 @@ bool RowGroup::add(const RowPlan& plan, int value) {
     const Nest& nest = plan.nest();
     int64_t rows = nest.words(), touched = nest.words();
     for (const Operand& operand : nest.operands) {
-        int64_t words = 1;
-        for (const Axis& axis : operand.axes) words *= axis.size;
-        if (!gives(operand.value) && words >= nest.words()) touched += words;
+        if (!gives(operand.value) && operand.words() >= nest.words()) touched += operand.words();
     }
     if (!members_.empty()) {
         if (members_.size() == kMostNests) return false;
@@ -76,7 +73,7 @@ void RowGroup::run(const std::vector<uint32_t*>& values, Workers& workers) const
     block = divide_up(rows_, parts);
     for (const Member& m : members_) {
         scratch_words = std::max(scratch_words, m.plan->scratch_words());
-        if (!values[m.value]) local_words += divide_up(m.words / rows_ * block, kUnit) * kUnit;
+        if (!values[m.value]) local_words += round_up(m.words / rows_ * block, kUnit);
     }
     workers.pool.run(divide_up(rows_, block), [&](int64_t part, int thread) {
         const int64_t first = part * block, last = std::min(rows_, first + block);
@@ -87,7 +84,7 @@ void RowGroup::run(const std::vector<uint32_t*>& values, Workers& workers) const
             const int64_t words = m.words / rows_;
             if (!mine[m.value]) {
                 mine[m.value] = local - first * words;  // so that the block's first row is at its begin
-                local += divide_up(words * block, kUnit) * kUnit;
+                local += round_up(words * block, kUnit);
             }
             m.plan->run_part(mine.data(), mine[m.value], first * words, last * words, scratch);
         }

@@ -10,11 +10,11 @@ namespace crowdtrain {
 
 class RowPlan : public NestPlan {
 public:
-    RowPlan(const Nest& nest, int64_t cost) : nest_(nest), cost_(cost) {}
+    explicit RowPlan(const Nest& nest) : nest_(nest) {}
 
     const Nest& nest() const { return nest_; }
-    int64_t cost() const { return cost_; }  // of a word of the output, in words touched
-    virtual int64_t grain() const = 0;      // words of the output that are best computed together
+    virtual int64_t cost() const = 0;   // of a word of the output, in words touched
+    virtual int64_t grain() const = 0;  // words of the output that are best computed together
     virtual int64_t scratch_words() const = 0;
     // Computes words begin … end - 1 of the output.
     virtual void run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
@@ -24,9 +24,6 @@ public:
 
 protected:
     const Nest& nest_;
-
-private:
-    int64_t cost_;
 };
 
 // Nests one after another that read of one another only row by row (see reads_by_rows), so that they can run together for

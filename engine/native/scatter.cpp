@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "factor.hpp"
 #include "generated.hpp"
 #include "operands.hpp"
 
@@ -13,14 +12,6 @@ constexpr int64_t kMostRest = 1 << 14;  // outputs of one place that a part work
 constexpr int64_t kPlacesAtATime = 256;
 
 bool is(const Instruction& instruction, Opcode code) { return instruction.code == static_cast<uint8_t>(code); }
-
-bool moves(const Operand& operand, int loop) {
-    return std::any_of(operand.axes.begin(), operand.axes.end(), [&](const Axis& a) { return a.coefficients[loop] != 0; });
-}
-
-bool gathers(const Operand& operand) {
-    return std::any_of(operand.axes.begin(), operand.axes.end(), [](const Axis& a) { return a.mode == Mode::gather; });
-}
 
 }  // namespace
 
@@ -74,8 +65,8 @@ std::optional<Scatter::Form> Scatter::recognise(const Nest& nest) {
     for (const auto& [loop, place] : form.places) readers.push_back(place);
     for (int reader : readers) {
         const Operand& operand = nest.operands[reader];
-        const auto named = [&](const auto& place) { return moves(operand, place.first); };
-        if (gathers(operand) || std::any_of(form.places.begin(), form.places.end(), named)) return std::nullopt;
+        const auto named = [&](const auto& place) { return operand.moved_by(place.first); };
+        if (operand.gathers() || std::any_of(form.places.begin(), form.places.end(), named)) return std::nullopt;
     }
     std::vector<bool> seen(nest.loops());
     for (const auto& [loop, place] : form.places) {
@@ -119,7 +110,7 @@ Scatter::Reader Scatter::reader(int number) const {
     for (int loop = static_cast<int>(nest_.outer.size()); loop < nest_.loops(); ++loop) fold.push_back(loop);
     Access access(nest_, operand);
     Walk along = access.walk(fold), across = access.walk(rest_);
-    const bool steady = std::none_of(rest_.begin(), rest_.end(), [&](int loop) { return moves(operand, loop); });
+    const bool steady = std::none_of(rest_.begin(), rest_.end(), [&](int loop) { return operand.moved_by(loop); });
     return {std::move(access), std::move(along), std::move(across), steady};
 }
 
@@ -137,7 +128,7 @@ void Scatter::run(const uint32_t* const* values, uint32_t* out, Workers& workers
         part.offsets = reinterpret_cast<int32_t*>(scratch + 2 * most);
         for (; part.begin < end; part.begin += most) {
             part.count = std::min(most, end - part.begin);
-            list_offsets(kernels_, out_rest_, part.begin, part.count, part.offsets);
+            if (!by_rows_) list_offsets(kernels_, out_rest_, part.begin, part.count, part.offsets);
             run_part(part);
         }
     });

@@ -15,6 +15,7 @@ public:
     static std::unique_ptr<Union> make(const Nest& nest, const Kernels& kernels);
 
     const char* kind() const override { return "union"; }
+    int64_t cost() const override { return 2; }
     int64_t grain() const override { return kTileWords; }
     int64_t scratch_words() const override { return 0; }
     void run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
