@@ -16,6 +16,7 @@ from crowdtrain.random import Draws
 from crowdtrain_engine import Dataset, Program, State, execute
 from crowdtrain_engine.state import Array
 from torch.utils._python_dispatch import TorchDispatchMode
+from zoo.table import Entry
 
 Op = Callable[..., torch.Tensor]
 
@@ -231,3 +232,14 @@ def train_both(
         eager.step()
         losses.append(value.item())
     return program, state, logs["loss"], np.array(losses)
+
+
+def check_losses(entry: Entry) -> None:
+    """A model of the zoo trains as eager PyTorch trains it: same weights and batches, 100 steps, same losses."""
+    inputs, targets = entry.samples(3 * entry.batch)
+    _, _, losses, expected = train_both(
+        entry.make(), entry.loss, crowdtrain.optim.AdamW(lr=1e-3), lambda p: torch.optim.AdamW(p, lr=1e-3),
+        inputs, targets, steps=100, batch=entry.batch,
+    )  # fmt: skip
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert np.ptp(losses) > 0

@@ -6,7 +6,6 @@ which there is a free function ``fadd(V, V)`` (and so on for each primitive) and
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from .elementary import FUNCTIONS, Function
@@ -53,18 +52,24 @@ _BLIND = _RAW | {"flt", "fle", "feq", "f2i", "f2u"}
 
 def _template(function: Function) -> str:
     first = 2 + len(function.immediates)
-    seen = _seen(function, first)
-    lines = [f"const V x{2 + i} = splat(x1, 0x{word:08x}u);" for i, word in enumerate(function.immediates)]
-    for number, (code, *references) in enumerate(function.body, start=first):
+    result = first + len(function.body) - 1
+    seen, used = _seen(function, first), {result}
+    lines: list[str] = []
+    for number, (code, *references) in reversed(list(enumerate(function.body, start=first))):
+        if number not in used:
+            continue
         op = BY_CODE[code]
-        name = f"{op.name}_raw" if op.name in _RAW and number not in seen else op.name
-        operands = list(references[: op.arity])
+        name, operands = op.name, references[: op.arity]
+        if op.name in _RAW and number not in seen:
+            name = f"{op.name}_raw"
         if op.name == "select" and (compared := _comparison(function, first, operands[0])):
             name, operands = "select_flt", [*compared, *operands[1:]]
+        used.update(operands)
         lines.append(f"const V x{number} = {name}({', '.join(f'x{reference}' for reference in operands)});")
-    result = first + len(function.body) - 1
-    used = _used("\n".join(lines), result)
-    text = "".join(f"    {line}\n" for line in lines if line.split()[2] in used)
+    for number, word in reversed(list(enumerate(function.immediates, start=2))):
+        if number in used:
+            lines.append(f"const V x{number} = splat(x1, 0x{word:08x}u);")
+    text = "".join(f"    {line}\n" for line in reversed(lines))
     return f"""\
 template <class V>
 inline V {function.name}(V x1) {{
@@ -93,18 +98,6 @@ def _comparison(function: Function, first: int, reference: int) -> tuple[int, in
         return None
     code, a, b, _ = function.body[reference - first]
     return (a, b) if BY_CODE[code].name == "flt" else None
-
-
-def _used(text: str, result: int) -> set[str]:
-    """Names that the result, or a line that is used, reads."""
-    lines = {line.split()[2]: line.split("=", 1)[1] for line in text.splitlines()}
-    used, todo = set(), [f"x{result}"]
-    while todo:
-        name = todo.pop()
-        if name in lines and name not in used:
-            used.add(name)
-            todo += re.findall(r"x\d+", lines[name])
-    return used
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from crowdtrain_engine import DType
 
@@ -25,7 +25,7 @@ from crowdtrain.lowering.expr import (
     u32,
     word_of,
 )
-from crowdtrain.lowering.index import Index
+from crowdtrain.lowering.index import Index, placed
 from crowdtrain.lowering.reductions import Reduction
 from crowdtrain.lowering.table import CannotLower, lowers, number
 from crowdtrain.lowering.tensor import Tensor
@@ -36,10 +36,6 @@ Combine = Callable[[Expr, Expr], Expr]
 
 _SHORT = 64
 """Extent up to which each running result is a fold from the start; longer ones go by blocks."""
-
-
-def _along(i: Sequence[Index], d: int, position: Index) -> tuple[Index, ...]:
-    return (*i[:d], position, *i[d + 1 :])
 
 
 def _up_to(place: Index, own: Index) -> Expr:
@@ -57,7 +53,7 @@ def _running(b: Builder, x: Tensor, d: int, combine: Combine, start: Expr, what:
     if extent <= _SHORT:
 
         def step(acc: Expr, *i: Index) -> Expr:
-            return select(_up_to(i[-1], i[d]), combine(acc, x[_along(i[:-1], d, i[-1])]), acc)
+            return select(_up_to(i[-1], i[d]), combine(acc, x[placed(i[:-1], d, i[-1])]), acc)
 
         return b.fold(x.shape, (extent,), step, what, init=start)
     size = math.isqrt(extent - 1) + 1
@@ -84,7 +80,7 @@ def _running(b: Builder, x: Tensor, d: int, combine: Combine, start: Expr, what:
 
     def joined(*i: Index) -> Expr:
         block, own = i[d] // size, i[d] % size
-        return combine(outside[_along(i, d, block)], within[(*i[:d], block, own, *i[d + 1 :])])
+        return combine(outside[placed(i, d, block)], within[(*i[:d], block, own, *i[d + 1 :])])
 
     return b.map(x.shape, joined, what)
 
@@ -124,7 +120,7 @@ def _logcumsumexp(b: Builder, x: Tensor, dim: int) -> Tensor:
 
     def step(acc: Expr, *i: Index) -> Expr:
         own = i[:-1]
-        term = exp(x[_along(own, d, i[-1])] - greatest[own])
+        term = exp(x[placed(own, d, i[-1])] - greatest[own])
         return select(_up_to(i[-1], i[d]), acc + term, acc)
 
     total = b.fold(x.shape, (x.shape[d],), step, "running sum of exponentials")
@@ -143,7 +139,7 @@ def _running_extreme(name: str, better: Combine, start: Expr) -> None:
         extreme = _running(b, x, d, better, start, name)
 
         def last(acc: Expr, *i: Index) -> Expr:
-            found = eq(x[_along(i[:-1], d, i[-1])], extreme[i[:-1]])
+            found = eq(x[placed(i[:-1], d, i[-1])], extreme[i[:-1]])
             return select(logical_and(_up_to(i[-1], i[d]), found), word_of(i[-1], i32), acc)
 
         return extreme, b.fold(x.shape, (x.shape[d],), last, f"{name}: positions", init=const(0, i32))

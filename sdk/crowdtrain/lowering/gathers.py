@@ -23,7 +23,7 @@ from crowdtrain.lowering.expr import (
     u32,
     word_of,
 )  # fmt: skip
-from crowdtrain.lowering.index import Index
+from crowdtrain.lowering.index import Index, placed
 from crowdtrain.lowering.table import CannotLower, lowers
 from crowdtrain.lowering.tensor import Tensor, broadcast, reshape
 
@@ -36,24 +36,20 @@ def _word(b: Builder, indices: Tensor) -> Callable[..., Index]:
     return lambda *i: Index.of(Word(indices[i]))
 
 
-def _at(positions: Sequence[Index], dim: int, index: Index) -> tuple[Index, ...]:
-    return (*positions[:dim], index, *positions[dim + 1 :])
-
-
 @lowers("gather.default")
 def _gather(b: Builder, x: Tensor, dim: int, indices: Tensor) -> Tensor:
     if not x.shape:
         return b.view(x, indices.shape, lambda *i: ())
     d, word = dim % len(x.shape), _word(b, indices)
     b.bordered(x, (d,))
-    return b.view(x, indices.shape, lambda *i: _at(i, d, word(*i)))
+    return b.view(x, indices.shape, lambda *i: placed(i, d, word(*i)))
 
 
 @lowers("index_select.default")
 def _index_select(b: Builder, x: Tensor, dim: int, indices: Tensor) -> Tensor:
     d, word = dim % len(x.shape), _word(b, reshape(indices, (indices.size,)))
     b.bordered(x, (d,))
-    return b.view(x, (*x.shape[:d], indices.size, *x.shape[d + 1 :]), lambda *i: _at(i, d, word(i[d])))
+    return b.view(x, (*x.shape[:d], indices.size, *x.shape[d + 1 :]), lambda *i: placed(i, d, word(i[d])))
 
 
 @lowers("embedding.default")
@@ -204,7 +200,7 @@ def _scatter_along(
     b.bordered(source, smaller)
 
     def found(i: Sequence[Index]) -> tuple[Expr, Expr]:
-        place, at = i[:rank], _at(i[:rank], d, i[rank])
+        place, at = i[:rank], placed(i[:rank], d, i[rank])
         return eq(indices.read(at, -1), word_of(place[d], i32)), source.read(at)
 
     return _scattered(b, x, (indices.shape[d],), found, accumulate=accumulate)
@@ -262,8 +258,8 @@ def _scatter_reduce(
     b.bordered(indices, smaller)
     b.bordered(source, smaller)
 
-    def here(i: Sequence[Index]) -> tuple[Expr, tuple[Index, ...]]:
-        at = _at(i[:rank], d, i[rank])
+    def here(i: Sequence[Index]) -> tuple[Expr, tuple[Index | int, ...]]:
+        at = placed(i[:rank], d, i[rank])
         return eq(indices.read(at, -1), word_of(i[d], i32)), at
 
     def step(acc: Expr, *i: Index) -> Expr:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Atom", "Exact", "Index", "Loop", "Quotient", "Remainder", "exact"]
+__all__ = ["Atom", "Exact", "Index", "Loop", "Quotient", "Remainder", "exact", "placed"]
 
 _serial = itertools.count()
 
@@ -199,3 +199,8 @@ def exact(index: Index, divisor: int) -> Index | Exact:
     if not rest.terms and rest.offset == 0:
         return whole
     return Exact(index, divisor)
+
+
+def placed(positions: Sequence[Index | int], dim: int, position: Index | int) -> tuple[Index | int, ...]:
+    """``positions`` with ``position`` in dimension ``dim``."""
+    return (*positions[:dim], position, *positions[dim + 1 :])

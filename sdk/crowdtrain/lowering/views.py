@@ -10,17 +10,13 @@ from numpy.typing import NDArray
 
 from crowdtrain.lowering.builder import Builder
 from crowdtrain.lowering.expr import Const, Expr, convert, eq, f32, fma, i32, operation, select, u32, word_of
-from crowdtrain.lowering.index import Index, exact
+from crowdtrain.lowering.index import Index, exact, placed
 from crowdtrain.lowering.table import CannotLower, axes, lowers, number, promote
 from crowdtrain.lowering.tensor import Tensor, reshape
 
 __all__: list[str] = []
 
 Positions = tuple[Index, ...]
-
-
-def _at(positions: Sequence[Index | int], dim: int, index: Index | int) -> tuple[Index | int, ...]:
-    return (*positions[:dim], index, *positions[dim + 1 :])
 
 
 @lowers("view.default", "_unsafe_view.default", "reshape.default")
@@ -74,7 +70,7 @@ def _slice(
     d = dim % len(x.shape)
     chosen = range(*slice(start, end, step).indices(x.shape[d]))
     shape = (*x.shape[:d], len(chosen), *x.shape[d + 1 :])
-    return b.view(x, shape, lambda *i: _at(i, d, i[d] * step + chosen.start))
+    return b.view(x, shape, lambda *i: placed(i, d, i[d] * step + chosen.start))
 
 
 @lowers("select.int")
@@ -131,8 +127,8 @@ def _cat(b: Builder, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
     def read(piece: Tensor, start: int, i: Sequence[Index]) -> Expr:
         if along is None:
-            return piece.read(_at(i, d, i[d] - start))
-        return piece.read(_at(_at(i, d, 0), along, (i[d] - start) * shape[along] + i[along]))
+            return piece.read(placed(i, d, i[d] - start))
+        return piece.read(placed(placed(i, d, 0), along, (i[d] - start) * shape[along] + i[along]))
 
     def element(*i: Index) -> Expr:
         word, *words = (read(piece, start, i) for piece, start in parts)
@@ -255,7 +251,7 @@ def _unfold(b: Builder, x: Tensor, dim: int, size: int, step: int) -> Tensor:
         return b.view(x, (size,), lambda _: ())
     d = dim % len(x.shape)
     shape = (*x.shape[:d], (x.shape[d] - size) // step + 1, *x.shape[d + 1 :], size)
-    return b.view(x, shape, lambda *i: _at(i[:-1], d, i[d] * step + i[-1]))
+    return b.view(x, shape, lambda *i: placed(i[:-1], d, i[d] * step + i[-1]))
 
 
 @lowers("eye.default", "eye.m")
