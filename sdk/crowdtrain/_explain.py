@@ -281,21 +281,20 @@ def _type(dtype: DType, shape: tuple[int, ...]) -> str:
 
 
 def _count(number: float) -> str:
-    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number:.3g} "
+    return _scaled(number, {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 0.0})
 
 
 def _bytes(number: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number:.3g} B"
+    return _scaled(number, {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 0.0})
 
 
 def _time(seconds: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds / 1e-9:.2g} ns"
+    if seconds < 1e-6:
+        return f"{seconds / 1e-9:.2g} ns"
+    return _scaled(seconds, {"s": 1.0, "ms": 1e-3, "µs": 1e-6})
+
+
+def _scaled(number: float, units: Mapping[str, float]) -> str:
+    """``number`` in the first of the units, greatest first, that it reaches; one of size 0 is for the rest."""
+    unit, size = next((unit, size) for unit, size in units.items() if number >= size)
+    return f"{number / (size or 1.0):.3g} {unit}"
