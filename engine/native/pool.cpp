@@ -2,6 +2,10 @@
 
 #include <utility>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include "float_mode.hpp"
 
 namespace crowdtrain {
@@ -14,6 +18,28 @@ inline void pause() {
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");
+#endif
+}
+
+int current_processor() {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+// Goes on on any other processor that the thread may use. A system that wakes a worker where its caller runs may leave
+// it there for long, though others idle: the two then take turns.
+void leave_processor([[maybe_unused]] int processor) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (processor < 0 || processor >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    cpu_set_t others = allowed;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
+        sched_setaffinity(0, sizeof allowed, &allowed);
+    }
 #endif
 }
 
@@ -46,6 +72,7 @@ void Pool::run(int64_t parts, const std::function<void(int64_t, int)>& task) {
     }
     task_ = &task;
     parts_ = parts;
+    caller_processor_ = current_processor();
     undone_ = parts;
     untaken_ = parts;
     if (sleeping_ > 0) {
@@ -91,6 +118,7 @@ void Pool::work(int thread) {
             --sleeping_;
         }
         if (stop_) return;
+        if (untaken_ > 0 && current_processor() == caller_processor_) leave_processor(caller_processor_);
         take_parts(thread);
     }
 }

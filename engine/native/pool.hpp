@@ -40,6 +40,7 @@ private:
     // The work at hand. `task_` and `parts_` stay as they are until every part is done.
     const std::function<void(int64_t, int)>* task_ = nullptr;
     int64_t parts_ = 0;
+    int caller_processor_ = -1;
     std::atomic<int64_t> untaken_{0};
     std::atomic<int64_t> undone_{0};
     std::exception_ptr error_;

@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -336,6 +337,35 @@ def test_one_plan_called_from_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got in pool.map(lambda _: native.nest(0, state), range(40)):
             assert_same(got, expected, "a thread")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two processors"
+)
+def test_a_worker_that_leaves_its_callers_processor_may_still_use_all() -> None:
+    """A system that wakes it there may leave it there, though other processors are idle; so it moves by itself."""
+
+    def threads() -> set[int]:
+        return {int(task) for task in os.listdir("/proc/self/task")}
+
+    allowed = os.sched_getaffinity(0)
+    program = matrix_product(256, 256, 256)
+    operands = [np.zeros(kind.size, np.uint32) for kind in program.state]
+    before = threads()
+    native = NativePlan(program, threads=2)
+    (worker,) = threads() - before
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        for _ in range(20):
+            os.sched_setaffinity(worker, {min(allowed)})
+            os.sched_setaffinity(worker, allowed)
+            native.nest(0, operands)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    until = time.monotonic() + 10
+    while os.sched_getaffinity(worker) != allowed and time.monotonic() < until:
+        time.sleep(0.01)  # it may be about to move
+    assert os.sched_getaffinity(worker) == allowed
 
 
 def test_what_is_the_same_in_all_iterations_is_kept_for_those_that_read_it() -> None:
