@@ -22,6 +22,9 @@ __all__ = ["FULL", "QUICK", "Call", "Effort", "Measured", "facts", "in_turn", "l
 
 BUSY = 0.5
 """Load average above which a machine is not idle."""
+SETTLING = 0.02
+"""Seconds before a round in which nothing runs: PyTorch's threads spin for some milliseconds after their last work,
+and whoever comes next would share a processor with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,14 @@ class Call:
 def in_turn(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[str, Measured]:
     """Times each call for at least ``seconds`` in each of some rounds: in each round all of them, in the same order.
 
-    Before a round is timed, the call is made once: what another side left in the caches is gone.
+    Before a round is timed, the threads of other sides fall asleep, and the call is made once: what another side left
+    in the caches is gone.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             call.prepare()
+            time.sleep(SETTLING)
             call.run()
             count, elapsed, start = 0, 0.0, time.perf_counter()
             while elapsed < seconds and count < call.most:
