@@ -9,14 +9,16 @@
 namespace crowdtrain {
 namespace {
 
-constexpr int64_t kDepth = 320;          // k of a block, at most: a panel of columns takes part of the first-level cache
-constexpr int64_t kBlockRows = 192;       // they stay in the second-level cache
+constexpr int64_t kDepth = 512;          // k of a block, at most: a panel of columns streams from the second-level cache
+constexpr int64_t kBlockRows = 96;       // they stay there
 constexpr int64_t kBlockColumns = 512;
 constexpr int64_t kFewColumns = 128;     // columns of a block where few rows use each
 constexpr int64_t kOuterRows = 4096;
 constexpr int kParts = 2;                // for each thread, lest one that is held up keep the others waiting
 constexpr int64_t kKeptWords = 1 << 15;  // of accumulators
 constexpr int64_t kKeptColumns = 1 << 18;
+constexpr int64_t kSharedColumns = 1 << 20;  // words that all threads pack for all, where there are rows enough to cut
+constexpr int64_t kSharingTiles = 8;
 
 // For each tile of rows the distance between two of them, or -1 where it varies.
 void list_steps(const int32_t* offsets, int64_t rows, int64_t tile_rows, int32_t* steps) {
@@ -52,6 +54,7 @@ bool better_swapped(const ContractionLoops& loops, const Factor& rows, const Fac
 // A part of the output that a thread works on, and its buffers.
 struct Contraction::Block {
     const uint32_t *rows, *columns;  // tensors, or their stages
+    const uint32_t* packed;          // all columns for all k, or null where the part packs its own
     int64_t row_begin, row_end, column_begin, column_end;
     uint32_t *row_panels, *column_panels, *lines, *tiles;
     int32_t *row_offsets, *out_row_offsets, *out_row_steps, *out_column_offsets, *fold_offsets;
@@ -80,13 +83,16 @@ struct Contraction::Tile {
 
 // Sizes of a thread's buffers, in words.
 struct Contraction::Buffers {
-    int64_t row_panel, column_panel, row_panels, column_panels, lines, tiles;
+    int64_t row_panel, column_panel, row_panels, block_panels, column_panels, shared_panels, lines, tiles;
 
     explicit Buffers(const Contraction& c) {
         row_panel = c.depth_ * c.tile_rows_ + c.kernels_.lanes;
         column_panel = c.depth_ * c.tile_columns_ + c.kernels_.lanes;
         row_panels = c.rows_in_place_ ? 0 : c.block_rows_ / c.tile_rows_ * row_panel;
-        column_panels = c.block_columns_ / c.tile_columns_ * column_panel * (c.keep_columns_ ? divide_up(c.length_, c.depth_) : 1);
+        block_panels = c.block_columns_ / c.tile_columns_ * column_panel;
+        const int64_t k_blocks = divide_up(c.length_, c.depth_);
+        column_panels = c.share_columns_ ? 0 : block_panels * (c.keep_columns_ ? k_blocks : 1);
+        shared_panels = c.share_columns_ ? block_panels * k_blocks : 0;
         lines = std::max({c.block_rows_, c.block_columns_, c.depth_ * c.tile_columns_});
         tiles = c.keep_tiles_ ? c.outer_rows_ * c.block_columns_ : c.tile_rows_ * c.tile_columns_;
     }
@@ -141,10 +147,30 @@ Contraction::Contraction(const Nest& nest, const Kernels& kernels, const Contrac
     block_columns_ = std::min(round_up(columns_.count(), tile_columns_), rows_.count() <= kBlockRows ? kFewColumns : kBlockColumns);
     rows_in_place_ = rows_.inside() && (rows_.overlapping() || (columns_.count() <= kFewColumns && rows_.along_fold()));
     const int64_t k_blocks = divide_up(length_, depth_);
-    keep_columns_ = k_blocks * block_columns_ * depth_ <= kKeptColumns;
     keep_tiles_ = k_blocks > 1 && !(out_columns_.loops.back().step[0] == 1 && out_columns_.loops.back().extent >= tile_columns_);
+    share_columns_ = out_batch_.count == 1 && !keep_tiles_ && columns_.count() * length_ <= kSharedColumns &&
+                     rows_.count() >= kSharingTiles * tile_rows_;
+    if (share_columns_) block_columns_ = round_up(columns_.count(), tile_columns_);
+    keep_columns_ = k_blocks * block_columns_ * depth_ <= kKeptColumns;
     outer_rows_ = std::min(round_up(rows_.count(), tile_rows_), keep_tiles_ ? kKeptWords / block_columns_ / tile_rows_ * tile_rows_ : kOuterRows / tile_rows_ * tile_rows_);
     block_rows_ = std::min(block_rows_, outer_rows_);
+}
+
+// Packs all columns for all k, for all threads to read.
+void Contraction::pack_columns(const uint32_t* tensor, uint32_t* packed, Workers& workers) const {
+    constexpr int64_t kTiles = 8;  // of a piece of work
+    const Buffers sizes(*this);
+    const int64_t piece = kTiles * tile_columns_, pieces = divide_up(columns_.count(), piece);
+    workers.split(divide_up(length_, depth_) * pieces, 1, piece * depth_, [&](int64_t begin, int64_t end, int thread) {
+        uint32_t* const lines = workers.scratch[thread].words(sizes.lines);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t k = i / pieces * depth_, column = i % pieces * piece;
+            const Panels panels{packed + i / pieces * sizes.block_panels + i % pieces * kTiles * sizes.column_panel, tile_columns_,
+                                kernels_.lanes, sizes.column_panel};
+            columns_.pack(kernels_, tensor, columns_.base(0), column, std::min(piece, columns_.count() - column), k,
+                          std::min(depth_, length_ - k), panels, lines);
+        }
+    });
 }
 
 // In how many parts rows and columns are cut so that there are at least about `parts`: each part packs its rows and its
@@ -166,7 +192,9 @@ std::pair<int64_t, int64_t> Contraction::cut(int64_t parts, int64_t row_tiles, i
 
 void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& workers) const {
     constexpr int64_t kWorthwhile = 1 << 17;  // multiplications for one part
-    uint32_t* const stages = workers.shared.words(rows_.stage_words() + columns_.stage_words());
+    const Buffers sizes(*this);
+    uint32_t* const stages = workers.shared.words(rows_.stage_words() + columns_.stage_words() + sizes.shared_panels);
+    uint32_t* const packed = share_columns_ ? stages + rows_.stage_words() + columns_.stage_words() : nullptr;
     const uint32_t *rows = values[rows_.value()], *columns = values[columns_.value()];
     if (rows_.stage_words() > 0) {
         rows_.fill_stage(kernels_, rows, stages, workers);
@@ -182,9 +210,10 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
     const int64_t work = batch * rows_.count() * columns_.count() * length_;
     const int64_t wanted = threads == 1 ? 1 : std::clamp<int64_t>(work / kWorthwhile, 1, kParts * threads);
     const int64_t batch_parts = std::min(batch, wanted);
-    const auto [row_parts, column_parts] = cut(divide_up(wanted, batch_parts), row_tiles, column_tiles);
+    const auto [row_parts, column_parts] = share_columns_ ? std::pair{std::min(wanted, row_tiles), int64_t{1}}
+                                                          : cut(divide_up(wanted, batch_parts), row_tiles, column_tiles);
 
-    const Buffers sizes(*this);
+    if (share_columns_) pack_columns(columns, packed, workers);
     const int64_t scratch = sizes.row_panels + sizes.column_panels + sizes.lines + sizes.tiles + 3 * outer_rows_ + block_columns_ + depth_;
     workers.pool.run(batch_parts * column_parts * row_parts, [&](int64_t part, int thread) {
         const int64_t row_part = part % row_parts, column_part = part / row_parts % column_parts;
@@ -192,6 +221,7 @@ void Contraction::run(const uint32_t* const* values, uint32_t* out, Workers& wor
         Block block{};
         block.rows = rows;
         block.columns = columns;
+        block.packed = packed;
         block.row_begin = row_tiles * row_part / row_parts * tile_rows_;
         block.row_end = std::min(rows_.count(), row_tiles * (row_part + 1) / row_parts * tile_rows_);
         block.column_begin = column_tiles * column_part / column_parts * tile_columns_;
@@ -237,13 +267,14 @@ void Contraction::run_block(Block& block) const {
 // The whole fold for some rows and columns.
 void Contraction::run_rows(Block& block, int64_t row, int64_t rows, int64_t column, int64_t columns) const {
     const Buffers sizes(*this);
-    uint32_t* column_panels = block.column_panels;
+    uint32_t* own_panels = block.column_panels;
     for (block.k = 0; block.k < length_; block.k += depth_) {
         block.depth = std::min(depth_, length_ - block.k);
-        if (!keep_columns_ || row == block.row_begin) {
-            const Panels panels{column_panels, tile_columns_, kernels_.lanes, sizes.column_panel};
+        if (!block.packed && (!keep_columns_ || row == block.row_begin)) {
+            const Panels panels{own_panels, tile_columns_, kernels_.lanes, sizes.column_panel};
             columns_.pack(kernels_, block.columns, block.columns_base, column, columns, block.k, block.depth, panels, block.lines);
         }
+        const uint32_t* const column_panels = block.packed ? block.packed + block.k / depth_ * sizes.block_panels : own_panels;
         if (rows_in_place_ && block.listed_folds.differs(block.k, block.depth)) {
             rows_.fold_offsets(kernels_, block.k, block.depth, block.fold_offsets);
         }
@@ -255,7 +286,7 @@ void Contraction::run_rows(Block& block, int64_t row, int64_t rows, int64_t colu
             }
             run_tiles(block, column_panels, r, count, columns);
         }
-        if (keep_columns_) column_panels += block_columns_ / tile_columns_ * sizes.column_panel;
+        if (keep_columns_) own_panels += sizes.block_panels;
     }
 }
 

@@ -28,6 +28,7 @@ private:
     Contraction(const Nest& nest, const Kernels& kernels, const ContractionLoops& loops, Factor rows, Factor columns);
 
     std::pair<int64_t, int64_t> cut(int64_t parts, int64_t row_tiles, int64_t column_tiles) const;
+    void pack_columns(const uint32_t* tensor, uint32_t* packed, Workers& workers) const;
     void run_block(Block& block) const;
     void run_rows(Block& block, int64_t row, int64_t rows, int64_t column, int64_t columns) const;
     void run_tiles(const Block& block, const uint32_t* column_panels, int64_t row, int64_t rows, int64_t columns) const;
@@ -48,6 +49,7 @@ private:
     int64_t block_columns_;  // columns packed
     int64_t outer_rows_;     // rows for which the accumulators are kept
     bool rows_in_place_;     // rows are read where they are
+    bool share_columns_;   // columns are packed once for all k and all threads
     bool keep_columns_;      // columns are packed once for all k
     bool keep_tiles_;        // accumulators stay in a buffer until the fold is done: their places in the output are far apart
 };

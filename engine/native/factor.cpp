@@ -158,17 +158,23 @@ void Factor::pack_across(const Kernels& kernels, const uint32_t* source, const P
     const bool in_place = access_.contiguous(own_);
     const int64_t step = fold_.loops.empty() ? 0 : fold_.loops.back().step[0];
     Cursor cursor(fold_, base, k);
-    for (int64_t f = 0; f < depth; ++f, cursor.advance(1)) {
+    for (int64_t f = 0; f < depth;) {
         const uint32_t* line = lines;
+        int64_t some = 1;
         if (in_place) {
             line = source + cursor.at()[0] + first;
-            if (cursor.left() > kAhead) fetch(line + kAhead * step, count);
+            some = std::min(depth - f, cursor.left());
         } else {
             access_.load(kernels, lines, source, own_, cursor.at(), first, count, nullptr);
         }
-        spread(panels.words + f * panels.width, panels.stride, line, whole);
-        std::copy_n(line + whole * panels.width, rest, last + f * last_width);
-        std::fill(last + f * last_width + rest, last + (f + 1) * last_width, 0);
+        spread(panels.words + f * panels.width, panels.stride, line, step, some, whole);
+        for (int64_t i = 0; i < some && rest > 0; ++i, line += step) {
+            uint32_t* const to = last + (f + i) * last_width;
+            std::copy_n(line + whole * panels.width, rest, to);
+            std::fill(to + rest, to + last_width, 0);
+        }
+        cursor.advance(some);
+        f += some;
     }
 }
 

@@ -66,9 +66,10 @@ struct Kernels {
     // out[offsets[c] + r] = in[r * in_row + c], for at most `tile_rows` rows of whole vectors
     void (*transpose_out)(uint32_t* out, const int32_t* offsets, const uint32_t* in, int64_t in_row, int64_t rows,
                           int64_t columns);
-    // Copies `panels` groups of tile rows, or of whole tile columns, from `in` to places `panel` words apart.
-    void (*spread_rows)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);
-    void (*spread_columns)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels);
+    // Copies `panels` groups of tile rows, or of whole tile columns, of each of `depth` lines to panels: out[p * panel + k *
+    // width + i] = in[k * in_step + p * width + i]. Up to `lanes` more words of each panel are overwritten.
+    void (*spread_rows)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t in_step, int64_t depth, int64_t panels);
+    void (*spread_columns)(uint32_t* out, int64_t panel, const uint32_t* in, int64_t in_step, int64_t depth, int64_t panels);
 };
 
 extern const Kernels kPortableKernels;

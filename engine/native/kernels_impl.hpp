@@ -338,8 +338,32 @@ void transpose_out(uint32_t* out, const int32_t* offsets, const uint32_t* in, in
 }
 
 template <class V, int kWords>
-void spread(uint32_t* out, int64_t panel, const uint32_t* in, int64_t panels) {
-    for (int64_t p = 0; p < panels; ++p) std::memcpy(out + p * panel, in + p * kWords, kWords * sizeof(uint32_t));
+void spread(uint32_t* out, int64_t panel, const uint32_t* in, int64_t in_step, int64_t depth, int64_t panels) {
+    constexpr int n = V::kLanes, kWhole = kWords / n * n;
+    constexpr int64_t kTogether = 8;  // lines, so that whole cache lines are written; as many are asked for in advance
+    constexpr int64_t kLine = 16, kMost = 128;
+    const int64_t words = panels * kWords < kMost ? panels * kWords : kMost;
+    for (int64_t first = 0; first < depth; first += kTogether) {
+        const int64_t last = first + kTogether < depth ? first + kTogether : depth;
+        for (int64_t k = last; k < last + kTogether && k < depth; ++k) {
+            for (int64_t i = 0; i < words; i += kLine) __builtin_prefetch(in + k * in_step + i);
+        }
+        for (int64_t p = 0; p < panels; ++p) {
+            for (int64_t k = first; k < last; ++k) {
+                uint32_t* const to = out + p * panel + k * kWords;
+                const uint32_t* const from = in + k * in_step + p * kWords;
+                CROWDTRAIN_UNROLL
+                for (int i = 0; i < kWhole; i += n) store(to + i, load(V{}, from + i));
+                if constexpr (kWhole < kWords) {
+                    if (p + 1 < panels) {  // what is too much is overwritten by the next
+                        store(to + kWhole, load(V{}, from + kWhole));
+                    } else {
+                        std::memcpy(to + kWhole, from + kWhole, (kWords - kWhole) * sizeof(uint32_t));
+                    }
+                }
+            }
+        }
+    }
 }
 
 #define CROWDTRAIN_UNARY(X) X(fsqrt) X(fneg) X(fabs) X(f2i) X(f2u) X(i2f) X(u2f) X(exp) X(log) X(tanh) X(erf) X(sigmoid) \

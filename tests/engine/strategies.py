@@ -379,8 +379,14 @@ def contractions(draw: st.DrawFn) -> Program:
 
 
 def deep_products() -> st.SearchStrategy[Program]:
-    """Matrix products whose fold takes several blocks."""
-    return st.builds(matrix_product, st.integers(2, 20), st.integers(2, 40), st.integers(250, 700))
+    """Matrix products whose fold takes several blocks, whose rows may be enough for threads to share columns."""
+    return st.builds(
+        matrix_product,
+        st.integers(2, 20) | st.integers(40, 120),
+        st.integers(2, 40),
+        st.integers(500, 1100),
+        transposed=st.booleans(),
+    )
 
 
 def convolutions() -> st.SearchStrategy[Program]:
