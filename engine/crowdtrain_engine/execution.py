@@ -122,20 +122,25 @@ class Executor:
 
     def _load(self, state: State) -> None:
         self._state = [words(tensor).copy() for tensor in state.tensors]
+        self._copy: State | None = None
 
     @property
     def state(self) -> State:
         """A copy of the state as it stands."""
-        return State.from_tensors(
-            self.program,
-            [
-                tensor.copy().view(kind.dtype.numpy).reshape(kind.shape)
-                for tensor, kind in zip(self._state, self.program.state, strict=True)
-            ],
-        )
+        if self._copy is None:
+            self._copy = State.from_tensors(
+                self.program,
+                [
+                    tensor.copy().view(kind.dtype.numpy).reshape(kind.shape)
+                    for tensor, kind in zip(self._state, self.program.state, strict=True)
+                ],
+            )
+        return self._copy
 
     @state.setter
     def state(self, state: State) -> None:
+        if state is self._copy:
+            return  # a checkpoint from which the run goes on
         state.check(self.program)
         self._load(state)
 
@@ -146,7 +151,7 @@ class Executor:
 
     def run(self, steps: int) -> dict[str, Array]:
         """Runs ``steps`` steps; what was logged, each ``[steps, *shape]``. Raises DataError for less than none."""
-        _check_steps(steps)
+        self._move_on(steps)
         logs = self._backend.run(self._state, self._data, steps)
         named: dict[str, Array] = {}
         for name, value, rows in zip(self.program.labels.logs, self.program.logs, logs, strict=True):
@@ -159,8 +164,13 @@ class Executor:
 
         A nest on which nothing depends is not run, and not listed. Raises DataError if ``steps`` is negative.
         """
-        _check_steps(steps)
+        self._move_on(steps)
         return tuple(self._backend.profile(self._state, self._data, steps))
+
+    def _move_on(self, steps: int) -> None:
+        if steps < 0:
+            raise DataError(f"steps must not be negative, it is {steps}")
+        self._copy = None
 
     def values(self) -> list[Words]:
         """Every value of the next step, flat; the state stays where it is."""
@@ -169,11 +179,6 @@ class Executor:
     def nest(self, number: int, values: Sequence[Words]) -> Words:
         """The output of nest ``number`` from the values before it."""
         return self._backend.nest(number, values)
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 0:
-        raise DataError(f"steps must not be negative, it is {steps}")
 
 
 def execute(

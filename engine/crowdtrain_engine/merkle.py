@@ -8,7 +8,7 @@ and so the height, is always known from elsewhere, so no leaf can pass for a nod
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "page_count",
     "root",
     "tensor_root",
+    "tensor_roots",
     "tensor_tree",
     "verify",
 ]
@@ -115,6 +116,11 @@ def tensor_tree(words: NDArray[np.generic]) -> Tree:
 
 def tensor_root(words: NDArray[np.generic]) -> bytes:
     """Root over the pages of a tensor: that of :func:`tensor_tree`."""
+    return tensor_roots([words])[0]
+
+
+def tensor_roots(tensors: Iterable[NDArray[np.generic]]) -> list[bytes]:
+    """:func:`tensor_root` of each, all at once."""
     from crowdtrain_engine import _native
 
-    return _native.tensor_root(np.ascontiguousarray(words), _THREADS)
+    return list(_native.tensor_roots([np.ascontiguousarray(words) for words in tensors], _THREADS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,17 +16,20 @@ __all__ = ["Array", "Dataset", "State"]
 
 Array = NDArray[np.generic]
 
+_DTYPES = frozenset(member.numpy for member in DType)
+_LONG = frozenset((np.dtype(np.int64), np.dtype(np.uint64)))
+
 
 def _tensor(name: str, values: ArrayLike) -> Array:
     array = np.asarray(values)
-    if array.dtype in (np.dtype(np.int64), np.dtype(np.uint64)):
+    if array.dtype in _LONG:
         info = np.iinfo(np.int32)
         if array.size and not (info.min <= array.min() and array.max() <= info.max):
             raise DataError(f"{name}: 64-bit integers beyond 32 bits; give int32, uint32 or float32")
         array = array.astype(np.int32)
     if array.dtype == np.float64:
         array = array.astype(np.float32)
-    if array.dtype not in {member.numpy for member in DType}:
+    if array.dtype not in _DTYPES:
         raise DataError(f"{name}: dtype {array.dtype} cannot be used; give float32, int32 or uint32")
     return np.asarray(array, order="C")  # unlike ascontiguousarray, keeps the shape () of a scalar
 
@@ -68,9 +72,9 @@ class State(Mapping[str, Mapping[str, Array]]):
     def group_roots(self) -> tuple[bytes, ...]:
         """Root of every group, over the roots of its tensors."""
         if self._group_roots is None:
+            roots = iter(merkle.tensor_roots(self.tensors))
             self._group_roots = tuple(
-                merkle.root([merkle.tensor_root(tensor) for tensor in group.values()])
-                for group in self._groups.values()
+                merkle.root(list(islice(roots, len(group)))) for group in self._groups.values()
             )
         return self._group_roots
 
@@ -149,7 +153,7 @@ class Dataset:
     @property
     def roots(self) -> tuple[bytes, ...]:
         """Root of every tensor."""
-        return tuple(merkle.tensor_root(tensor) for tensor in self.tensors.values())
+        return tuple(merkle.tensor_roots(self.tensors.values()))
 
     @property
     def root(self) -> bytes:

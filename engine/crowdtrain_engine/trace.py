@@ -209,7 +209,7 @@ class StateTrees:
     """The Merkle trees of a state: one over each group's tensors, and one over the groups."""
 
     def __init__(self, program: Program, state: State) -> None:
-        roots = [merkle.tensor_root(tensor) for tensor in state.tensors]
+        roots = merkle.tensor_roots(state.tensors)
         bounds = program.bounds
         self.tensors = [merkle.Tree(roots[a:b]) for a, b in pairwise(bounds)]
         self.groups = merkle.Tree([tree.root for tree in self.tensors])
@@ -267,7 +267,7 @@ class Step:
     @cached_property
     def outputs(self) -> merkle.Tree:
         """Tree over the tensor roots of the nests' outputs."""
-        return merkle.Tree([merkle.tensor_root(words) for words in self.values[self.program.first_nest :]])
+        return merkle.Tree(merkle.tensor_roots(self.values[self.program.first_nest :]))
 
     def page(self, value: int, index: int) -> bytes:
         """Page ``index`` of a value: 1,024 bytes."""

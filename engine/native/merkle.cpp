@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <mutex>
 #include <stdexcept>
-#include <thread>
-#include <vector>
+#include <utility>
 
-#include "sha256.hpp"
+#include "pool.hpp"
 
 namespace crowdtrain {
 namespace {
@@ -26,21 +27,45 @@ struct Message {
     }
 };
 
-// Calls task(begin, end) over [0, count) on up to `threads` threads, each of at least `least`.
-template <class Task>
-void parallel(size_t count, size_t least, int threads, const Task& task) {
-    const size_t parts = std::clamp<size_t>(count / least, 1, static_cast<size_t>(std::max(threads, 1)));
-    std::vector<std::thread> others;
-    for (size_t part = 1; part < parts; ++part) {
-        others.emplace_back(task, count * part / parts, count * (part + 1) / parts);
+constexpr int kPieceLevels = 6;                    // of a subtree that is hashed in one go
+constexpr size_t kPiece = size_t{1} << kPieceLevels;  // its pages
+
+// Calls task(part) for each part, on threads that stay for the next call, which may have been asleep. They are never
+// joined: a process may end, or have forked, while they sleep.
+void parallel(size_t parts, int threads, const std::function<void(int64_t part, int thread)>& task) {
+    static std::mutex mutex;
+    static Pool* pool = nullptr;
+    const std::unique_lock lock(mutex, std::try_to_lock);
+    if (!lock || threads <= 1 || parts <= 1) {
+        for (size_t part = 0; part < parts; ++part) task(static_cast<int64_t>(part), 0);
+        return;
     }
-    task(0, count / parts);
-    for (std::thread& other : others) other.join();
+    if (!pool || pool->threads() != threads) {
+        delete std::exchange(pool, nullptr);
+        pool = new Pool(threads);
+    }
+    pool->run(static_cast<int64_t>(parts), task);
 }
 
-// One level up: nodes over neighbours; where the right one is missing, it is `padding`.
-void hash_nodes(HashPair hash, const uint8_t* level, size_t count, const Digest& padding, uint8_t* out, size_t begin,
-                size_t end) {
+// Leaves of pages begin … end - 1.
+void hash_pages(HashPair hash, std::span<const uint8_t> tensor, size_t begin, size_t end, uint8_t* out) {
+    Message<1 + kPage> a(0), b(0);
+    Digest unused;
+    const auto set = [&](Message<1 + kPage>& message, size_t page) {
+        const size_t size = std::min(kPage, tensor.size() - page * kPage);
+        std::memcpy(message.bytes + 1, tensor.data() + page * kPage, size);
+        std::memset(message.bytes + 1 + size, 0, kPage - size);
+    };
+    for (size_t page = begin; page < end; page += 2, out += 2 * kDigest) {
+        const bool pair = page + 1 < end;
+        set(a, page);
+        if (pair) set(b, page + 1);
+        hash(a.bytes, b.bytes, a.kBlocks, out, pair ? out + kDigest : unused.data());
+    }
+}
+
+// The nodes above `count` neighbours, in their place; where the right one is missing, it is `padding`.
+size_t hash_nodes(HashPair hash, uint8_t* level, size_t count, const Digest& padding) {
     Message<1 + 2 * kDigest> a(1), b(1);
     Digest unused;
     const auto set = [&](Message<1 + 2 * kDigest>& message, size_t node) {
@@ -48,56 +73,83 @@ void hash_nodes(HashPair hash, const uint8_t* level, size_t count, const Digest&
         const uint8_t* right = 2 * node + 1 < count ? level + (2 * node + 1) * kDigest : padding.data();
         std::memcpy(message.bytes + 1 + kDigest, right, kDigest);
     };
-    for (size_t node = begin; node < end; node += 2) {
-        const bool pair = node + 1 < end;
+    const size_t nodes = (count + 1) / 2;
+    for (size_t node = 0; node < nodes; node += 2) {
+        const bool pair = node + 1 < nodes;
         set(a, node);
         if (pair) set(b, node + 1);
-        hash(a.bytes, b.bytes, a.kBlocks, out + node * kDigest, pair ? out + (node + 1) * kDigest : unused.data());
+        hash(a.bytes, b.bytes, a.kBlocks, level + node * kDigest, pair ? level + (node + 1) * kDigest : unused.data());
     }
+    return nodes;
+}
+
+using Paddings = std::array<Digest, 64>;
+
+// By height: the root of a subtree of padding alone.
+Paddings make_paddings(HashPair hash) {
+    Paddings paddings{};
+    for (size_t height = 1; height < paddings.size(); ++height) {
+        uint8_t both[2 * kDigest];
+        std::memcpy(both, paddings[height - 1].data(), kDigest);
+        hash_nodes(hash, both, 1, paddings[height - 1]);
+        std::memcpy(paddings[height].data(), both, kDigest);
+    }
+    return paddings;
+}
+
+size_t page_count(std::span<const uint8_t> tensor) {
+    if (tensor.empty()) throw std::invalid_argument("a Merkle tree needs at least one leaf");
+    return (tensor.size() + kPage - 1) / kPage;
 }
 
 }  // namespace
 
 std::string tensor_leaves(std::span<const uint8_t> tensor, int threads) {
-    if (tensor.empty()) throw std::invalid_argument("a Merkle tree needs at least one leaf");
-    const size_t pages = (tensor.size() + kPage - 1) / kPage;
+    const size_t pages = page_count(tensor);
     const HashPair hash = best_hash_pair();
     std::string leaves(pages * kDigest, '\0');
     auto* const out = reinterpret_cast<uint8_t*>(leaves.data());
-    parallel(pages, 512, threads, [&](size_t begin, size_t end) {
-        Message<1 + kPage> a(0), b(0);
-        Digest unused;
-        const auto set = [&](Message<1 + kPage>& message, size_t page) {
-            const size_t size = std::min(kPage, tensor.size() - page * kPage);
-            std::memcpy(message.bytes + 1, tensor.data() + page * kPage, size);
-            std::memset(message.bytes + 1 + size, 0, kPage - size);
-        };
-        for (size_t page = begin; page < end; page += 2) {
-            const bool pair = page + 1 < end;
-            set(a, page);
-            if (pair) set(b, page + 1);
-            hash(a.bytes, b.bytes, a.kBlocks, out + page * kDigest, pair ? out + (page + 1) * kDigest : unused.data());
-        }
+    parallel((pages + kPiece - 1) / kPiece, threads, [&](int64_t part, int) {
+        const size_t begin = static_cast<size_t>(part) * kPiece;
+        hash_pages(hash, tensor, begin, std::min(pages, begin + kPiece), out + begin * kDigest);
     });
     return leaves;
 }
 
-std::string tensor_root(std::span<const uint8_t> tensor, int threads) {
-    std::string level = tensor_leaves(tensor, threads);
+std::vector<Digest> tensor_roots(const std::vector<std::span<const uint8_t>>& tensors, int threads) {
     const HashPair hash = best_hash_pair();
-    Digest padding{};  // the root of a subtree of padding alone, as high as `level`
-    while (level.size() > kDigest) {
-        const size_t count = level.size() / kDigest, nodes = (count + 1) / 2;
-        std::string above(nodes * kDigest, '\0');
-        parallel(nodes, 4096, threads, [&](size_t begin, size_t end) {
-            hash_nodes(hash, reinterpret_cast<const uint8_t*>(level.data()), count, padding,
-                       reinterpret_cast<uint8_t*>(above.data()), begin, end);
-        });
-        Digest both[2] = {padding, padding};
-        hash_nodes(hash, both[0].data(), 2, padding, padding.data(), 0, 1);
-        level = std::move(above);
+    static const Paddings paddings = make_paddings(hash);
+    struct Piece {
+        std::span<const uint8_t> tensor;
+        size_t begin, end;  // pages
+    };
+    std::vector<Piece> pieces;
+    for (const auto& tensor : tensors) {
+        const size_t pages = page_count(tensor);
+        for (size_t begin = 0; begin < pages; begin += kPiece) pieces.push_back({tensor, begin, std::min(pages, begin + kPiece)});
     }
-    return level;
+    std::vector<uint8_t> tops(pieces.size() * kDigest);
+    parallel(pieces.size(), threads, [&](int64_t part, int) {
+        const auto [tensor, begin, end] = pieces[static_cast<size_t>(part)];
+        uint8_t level[kPiece * kDigest];
+        hash_pages(hash, tensor, begin, end, level);
+        size_t count = end - begin;
+        const bool alone = page_count(tensor) <= kPiece;  // a smaller tree
+        for (size_t height = 0; alone ? count > 1 : height < kPieceLevels; ++height) {
+            count = hash_nodes(hash, level, count, paddings[height]);
+        }
+        std::memcpy(tops.data() + static_cast<size_t>(part) * kDigest, level, kDigest);
+    });
+    std::vector<Digest> roots;
+    uint8_t* top = tops.data();
+    for (const auto& tensor : tensors) {
+        const size_t own = (page_count(tensor) + kPiece - 1) / kPiece;
+        size_t count = own;
+        for (size_t height = kPieceLevels; count > 1; ++height) count = hash_nodes(hash, top, count, paddings[height]);
+        std::memcpy(roots.emplace_back().data(), top, kDigest);
+        top += own * kDigest;
+    }
+    return roots;
 }
 
 }  // namespace crowdtrain

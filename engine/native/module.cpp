@@ -169,14 +169,17 @@ py::bytes tensor_leaves(const py::array& array, int threads) {
     return py::bytes(leaves);
 }
 
-py::bytes tensor_root(const py::array& array, int threads) {
-    const Bytes data = bytes_of(array);
-    std::string root;
+std::vector<py::bytes> tensor_roots(const Arrays& arrays, int threads) {
+    std::vector<Bytes> tensors;
+    for (const py::array& array : arrays) tensors.push_back(bytes_of(array));
+    std::vector<crowdtrain::Digest> roots;
     {
         const py::gil_scoped_release release;
-        root = crowdtrain::tensor_root(data, threads);
+        roots = crowdtrain::tensor_roots(tensors, threads);
     }
-    return py::bytes(root);
+    std::vector<py::bytes> copies;
+    for (const crowdtrain::Digest& root : roots) copies.emplace_back(reinterpret_cast<const char*>(root.data()), root.size());
+    return copies;
 }
 
 std::vector<std::string> isas() {
@@ -205,7 +208,7 @@ PYBIND11_MODULE(_native, module) {
     });
     module.def("isas", &isas);
     module.def("tensor_leaves", &tensor_leaves, py::arg("array"), py::arg("threads"));
-    module.def("tensor_root", &tensor_root, py::arg("array"), py::arg("threads"));
+    module.def("tensor_roots", &tensor_roots, py::arg("arrays"), py::arg("threads"));
     py::class_<PlainFloats>(module, "PlainFloats")
         .def(py::init<>())
         .def("__enter__", &PlainFloats::enter)

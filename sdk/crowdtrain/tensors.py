@@ -71,7 +71,7 @@ def load_groups(
     tensors = _load(store, cid, f"state {cid}", expected, names)
     groups = {g: [tensors[f"{g}.{t}"] for t in range(len(types[g]))] for g in wanted}
     for number, group in groups.items():
-        root = merkle.root([merkle.tensor_root(tensor) for tensor in group])
+        root = merkle.root(merkle.tensor_roots(group))
         if root != roots[number]:
             raise Corrupt(
                 f"state {cid}: group {number} has root 0x{root.hex()}, committed is 0x{roots[number].hex()}"

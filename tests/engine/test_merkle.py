@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import numpy as np
@@ -77,7 +80,7 @@ def test_children_hash_to_their_node(leaves: list[bytes], data: st.DataObject) -
     assert merkle.root(children) == tree.levels[level][index]
 
 
-@pytest.mark.parametrize("words", [1, 255, 256, 257, 1000])
+@pytest.mark.parametrize("words", [1, 255, 256, 257, 1000, 64 * 256, 64 * 256 + 1, 129 * 256, 200 * 256 + 7])
 def test_pages_of_a_tensor(words: int) -> None:
     tensor = np.arange(words, dtype=np.uint32)
     bytes_of_pages = tensor.astype("<u4").tobytes().ljust(1024 * merkle.page_count(words), b"\x00")
@@ -92,3 +95,28 @@ def test_a_tensors_root_is_over_its_words_in_row_major_order() -> None:
     assert merkle.tensor_root(tensor) == merkle.tensor_root(tensor.reshape(-1).view(np.uint32))
     assert merkle.tensor_root(tensor.T) == merkle.tensor_root(np.ascontiguousarray(tensor.T))
     assert merkle.tensor_root(tensor.T) != merkle.tensor_root(tensor)
+
+
+@given(st.lists(st.integers(1, 70_000), min_size=1, max_size=5))
+def test_roots_of_several_tensors_at_once(sizes: list[int]) -> None:
+    tensors = [np.arange(i, i + size, dtype=np.uint32) for i, size in enumerate(sizes)]
+    assert merkle.tensor_roots(tensors) == [merkle.tensor_tree(tensor).root for tensor in tensors]
+
+
+def test_several_threads_may_take_roots() -> None:
+    tensor = np.arange(1 << 20, dtype=np.uint32)
+    expected = merkle.tensor_tree(tensor).root
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: merkle.tensor_root(tensor), range(20))) == {expected}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_takes_roots() -> None:
+    tensor = np.arange(1 << 20, dtype=np.uint32)
+    expected = merkle.tensor_root(tensor)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(merkle.tensor_root(tensor) != expected)
+    assert os.waitpid(child, 0)[1] == 0
