@@ -34,12 +34,12 @@ class Effort:
     rounds: int = 9
     seconds: float = 0.3
     """of each round and side, at least"""
-    kernel_seconds: float = 0.03
+    kernel_seconds: float = 0.1
     """the same, for kernels alone"""
 
 
 FULL = Effort()
-QUICK = Effort(rounds=3, seconds=0.05, kernel_seconds=0.005)
+QUICK = Effort(rounds=3, seconds=0.05, kernel_seconds=0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +145,5 @@ def limits(threads: int, effort: Effort) -> dict[str, MachineSpeed]:
     times = in_turn(calls, effort.rounds, effort.kernel_seconds)
     best = {name: min(measured.rounds) for name, measured in times.items()}
     theirs = MachineSpeed(2 * n**3 / best["product"], 2 * copy.nbytes / best["copy"])
+    time.sleep(SETTLING)
     return {"PyTorch": theirs, "engine": measure(threads, effort.rounds * effort.kernel_seconds)}
