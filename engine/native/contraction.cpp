@@ -17,8 +17,8 @@ constexpr int64_t kOuterRows = 4096;
 constexpr int kParts = 2;                // for each thread, lest one that is held up keep the others waiting
 constexpr int64_t kKeptWords = 1 << 15;  // of accumulators
 constexpr int64_t kKeptColumns = 1 << 18;
-constexpr int64_t kSharedColumns = 1 << 20;  // words that all threads pack for all, where there are rows enough to cut
-constexpr int64_t kSharingTiles = 8;
+constexpr int64_t kSharedColumns = 1 << 20;  // words that all threads pack for all, where each is used by many rows:
+constexpr int64_t kSharingRows = 1024;       // to meet, and to read what another has written, costs more than packing a little
 
 // For each tile of rows the distance between two of them, or -1 where it varies.
 void list_steps(const int32_t* offsets, int64_t rows, int64_t tile_rows, int32_t* steps) {
@@ -149,7 +149,7 @@ Contraction::Contraction(const Nest& nest, const Kernels& kernels, const Contrac
     const int64_t k_blocks = divide_up(length_, depth_);
     keep_tiles_ = k_blocks > 1 && !(out_columns_.loops.back().step[0] == 1 && out_columns_.loops.back().extent >= tile_columns_);
     share_columns_ = out_batch_.count == 1 && !keep_tiles_ && columns_.count() * length_ <= kSharedColumns &&
-                     rows_.count() >= kSharingTiles * tile_rows_;
+                     rows_.count() >= kSharingRows;
     if (share_columns_) block_columns_ = round_up(columns_.count(), tile_columns_);
     keep_columns_ = k_blocks * block_columns_ * depth_ <= kKeptColumns;
     outer_rows_ = std::min(round_up(rows_.count(), tile_rows_), keep_tiles_ ? kKeptWords / block_columns_ / tile_rows_ * tile_rows_ : kOuterRows / tile_rows_ * tile_rows_);

@@ -382,7 +382,7 @@ def deep_products() -> st.SearchStrategy[Program]:
     """Matrix products whose fold takes several blocks, whose rows may be enough for threads to share columns."""
     return st.builds(
         matrix_product,
-        st.integers(2, 20) | st.integers(40, 120),
+        st.integers(2, 120) | st.integers(1020, 1100),
         st.integers(2, 40),
         st.integers(500, 1100),
         transposed=st.booleans(),
