@@ -24,6 +24,8 @@ __all__ = ["Sender", "account_of", "refusal"]
 
 MAX_FEE = 10**13
 """wei for each gas that are never exceeded, whatever a node suggests"""
+MAX_GAS = 2**24
+"""of a transaction (EIP-7825); a chain may refuse one that asks for more, whatever it needs"""
 _REPEAT = 15.0
 """seconds after which a transaction that is in no block is handed over again"""
 _GONE = 3
@@ -120,10 +122,11 @@ class Sender:
             gas = self._node.estimate_gas(self.address, to, data)
         except RpcError as error:
             raise refusal(label, error) from error
-        if gas > block.gas_limit:
-            raise BadAnswer(f"{label} is said to need {gas} gas, a block has {block.gas_limit}")
+        most = min(block.gas_limit, MAX_GAS)
+        if gas > most:
+            raise BadAnswer(f"{label} is said to need {gas} gas, a transaction may have {most}")
         # the state may change before the transaction is in a block, so a quarter more than it needs now
-        gas = min(gas + gas // 4 + 10_000, block.gas_limit)
+        gas = min(gas + gas // 4 + 10_000, most)
         tip = self._node.tip()
         max_fee = 2 * block.base_fee + tip
         self._afford(label, gas, max_fee)

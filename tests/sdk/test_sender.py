@@ -227,6 +227,7 @@ def test_a_nonce_beyond_a_gap_is_given_up(devnet: Devnet, key: str) -> None:
     [
         ("eth_maxPriorityFeePerGas", hex(10**15), "is said to cost"),
         ("eth_estimateGas", hex(10**12), "is said to need"),
+        ("eth_estimateGas", hex(2**24 + 1), "is said to need"),
     ],
 )
 def test_absurd_fees_are_not_paid(devnet: Devnet, key: str, method: str, value: str, message: str) -> None:
@@ -238,6 +239,17 @@ def test_absurd_fees_are_not_paid(devnet: Devnet, key: str, method: str, value: 
         with pytest.raises(BadAnswer, match=message):
             chain.deposit(5)
         assert chain._journal.all() == []
+
+
+def test_no_transaction_asks_for_more_gas_than_one_may_have(devnet: Devnet, key: str) -> None:
+    def answer(request: dict[str, Any]) -> bytes:
+        estimates = request["method"] == "eth_estimateGas"
+        return result(request, hex(2**24 - 1)) if estimates else forward(devnet.rpc, request)
+
+    with serve(answer) as url:
+        chain = connect(devnet, key, url=url)
+        chain.deposit(5)
+        assert [entry.gas for entry in chain._journal.all()] == [2**24]
 
 
 def test_a_call_that_another_program_overtook_is_judged_anew(paused: Devnet, key: str) -> None:
