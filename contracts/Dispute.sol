@@ -22,6 +22,7 @@ contract Dispute is IDispute {
 
     uint256 private constant PAGE_WORDS = 256;
     uint256 private constant PAGE_BYTES = 1024;
+    uint32 private constant HEADER_ALONE = type(uint32).max;
 
     IMarket public immutable market;
     IStake public immutable stake;
@@ -307,20 +308,17 @@ contract Dispute is IDispute {
         ProgramLeaf calldata producer
     ) external {
         Game storage g = _challengersMove(id, position);
-        g.requireUndecoded(header);
-        bytes calldata none = header.data[:0];
-        bool invalid = referee.isInvalidHeader(header.data, type(uint32).max, none);
-        if (!invalid) {
+        bool produced = false;
+        if (tensor == HEADER_ALONE) {
+            g.requireUndecoded(header);
+        } else {
             HeaderShape memory shape = _header(g, header);
-            if (tensor < shape.state) {
-                uint32 value = referee.nextOf(header.data, tensor);
-                // INVARIANT: the type is that of the nest that gives the value, not of one that the challenger made up.
-                bool produced = shape.isNest(value);
-                if (produced) g.requireNest(shape.nests, value - shape.firstNest(), producer);
-                invalid = referee.isInvalidHeader(header.data, tensor, produced ? producer.data : none);
-            }
+            uint32 value = referee.nextOf(header.data, tensor);
+            // INVARIANT: the type is that of the nest that gives the value, not of one that the challenger made up.
+            produced = shape.isNest(value);
+            if (produced) g.requireNest(shape.nests, value - shape.firstNest(), producer);
         }
-        _endInvalid(id, g, invalid);
+        _endInvalid(id, g, referee.isInvalidHeader(header.data, tensor, produced ? producer.data : header.data[:0]));
     }
 
     // ---------------------------------------------------------------- turns

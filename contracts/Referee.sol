@@ -196,11 +196,9 @@ contract Referee is IReferee {
     {
         (Header memory h, string memory flaw) = header.parse();
         if (bytes(flaw).length > 0) return true;
-        if (bytes(header.check(h)).length > 0) return true;
-        if (tensor >= h.state) return false;
+        if (tensor >= h.state) return bytes(header.check(h)).length > 0;
         uint256 next = header.nextOf(h, tensor);
-        // What stands in the header, its own rules have compared.
-        if (next < h.state + h.data) return false;
+        if (next >= h.state + h.data + h.nests) return true;
         return !Headers.same(_extent(header, h, next, producer), header.extentOf(h, tensor));
     }
 

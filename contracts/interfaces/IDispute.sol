@@ -237,7 +237,8 @@ interface IDispute {
         ProgramLeaf calldata producer
     ) external;
 
-    /// @notice At any turn of the challenger: the header breaks a rule of validity (see IReferee.isInvalidHeader).
+    /// @notice At any turn of the challenger: the header breaks a rule that can be checked on it alone, if `tensor` is
+    /// 2^32 - 1, or state tensor `tensor` becomes a wrong value (see IReferee.isInvalidHeader).
     function proveInvalidHeader(
         GameId game,
         bytes32 position,

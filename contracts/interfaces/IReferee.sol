@@ -79,7 +79,8 @@ interface IReferee {
         view
         returns (bool);
 
-    /// @notice Whether the header alone is malformed or breaks a rule, or state tensor `tensor` becomes a value that
-    /// does not exist or is of another type; `producer` is the nest that gives that value, or empty.
+    /// @notice Whether the header is malformed, or state tensor `tensor` becomes a value that does not exist or is of
+    /// another type; `producer` is the nest that gives that value, or empty. If there is no such tensor: whether the
+    /// header breaks any rule that can be checked on it alone.
     function isInvalidHeader(bytes calldata header, uint32 tensor, bytes calldata producer) external view returns (bool);
 }

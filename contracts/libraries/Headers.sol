@@ -28,6 +28,9 @@ library Headers {
     using Encoding for bytes;
 
     uint256 private constant MAGIC = 0x43545031; // CTP1
+    uint256 private constant MAX_BYTES = 2 ** 16;
+    uint256 private constant MAX_GROUPS = 2 ** 8;
+    uint256 private constant MAX_TENSORS = 2 ** 13;
     uint256 private constant MAX_VALUES = 2 ** 16;
     uint256 private constant GROUPS_AT = 16;
 
@@ -41,11 +44,18 @@ library Headers {
     /// The header in `data`, and why it is malformed; no text if it is not.
     function parse(bytes calldata data) internal pure returns (Header memory header, string memory flaw) {
         unchecked {
+            // INVARIANT: every move that carries a header which is not malformed fits a transaction.
+            if (data.length > MAX_BYTES) return (header, "too long");
             if (data.u32(0) != MAGIC) return (header, "magic");
             (header.groups, header.state) = (data.u16(4), data.u16(6));
             (header.data, header.logs) = (data.u16(8), data.u16(10));
             header.nests = data.u32(12);
+            if (header.groups > MAX_GROUPS) return (header, "too many groups");
+            if (header.state + header.data > MAX_TENSORS) return (header, "too many tensors");
             header.stateAt = GROUPS_AT + 2 * header.groups;
+            // Each entry takes bytes, so that false counts do not make the loops long.
+            uint256 least = 6 * header.state + 2 * header.data + 4 * header.logs;
+            if (header.stateAt + least > data.length) return (header, "length");
             (header.dataAt, flaw) = _skipTypes(data, header.stateAt, header.state, 4);
             if (bytes(flaw).length > 0) return (header, flaw);
             (header.logsAt, flaw) = _skipTypes(data, header.dataAt, header.data, 0);
@@ -61,14 +71,13 @@ library Headers {
         returns (uint256, string memory flaw)
     {
         unchecked {
-            for (uint256 i = 0; i < count; ++i) {
+            extra += 2;
+            for (; count > 0; --count) {
                 uint256 dtypeAndRank = data.u16(at);
-                if (dtypeAndRank > 0x2ff) return (at, "dtype");
                 uint256 rank = dtypeAndRank & 0xff;
+                if (dtypeAndRank > 0x2ff) return (at, "dtype");
                 if (rank > Nests.MAX_RANK) return (at, "rank");
-                at += 2 + 4 * rank + extra;
-                // Each type takes bytes, so that a false count does not make this loop long.
-                if (at > data.length) return (at, "length");
+                at += 4 * rank + extra;
             }
             return (at, flaw);
         }
@@ -87,60 +96,57 @@ library Headers {
                 tensors += size;
             }
             if (tensors != header.state) return "groups";
-            uint256[] memory types;
-            (types, flaw) = _checkTypes(data, header);
-            if (bytes(flaw).length > 0) return flaw;
-            for (uint256 i = 0; i < header.state; ++i) {
-                uint256 next = data.u32(types[i] + 2 + 4 * data.u8(types[i] + 1));
-                if (next >= values) return "next value";
-                if (next < types.length && !same(_extentAt(data, types[i]), _extentAt(data, types[next]))) {
-                    return "type of a next value";
-                }
-            }
+            uint256[] memory types = new uint256[](header.state + header.data);
+            if (!_readTypes(data, header, types)) return "extent";
+            if (!_checkNext(types, header.state, values)) return "next value";
             for (uint256 at = header.logsAt; at < data.length; at += 4) {
                 if (data.u32(at) >= values) return "logged value";
             }
         }
     }
 
-    /// Checks the types of state and data tensors; returns where they stand.
-    function _checkTypes(bytes calldata data, Header memory header)
-        private
-        pure
-        returns (uint256[] memory types, string memory flaw)
-    {
+    /// Fills `types` with what readers of state and data tensors rely on: each one's words, above them its data type,
+    /// and above 64 bits the value that becomes it. False if an extent, or their product, breaks a rule.
+    function _readTypes(bytes calldata data, Header memory header, uint256[] memory types) private pure returns (bool) {
         unchecked {
-            types = new uint256[](header.state + header.data);
-            uint256 at = header.stateAt;
-            for (uint256 i = 0; i < types.length; ++i) {
-                types[i] = at;
-                (at, flaw) = _checkType(data, at);
-                if (bytes(flaw).length > 0) return (types, flaw);
-                if (i < header.state) at += 4;
+            (uint256 at, uint256 dataAt, uint256 count) = (header.stateAt, header.dataAt, types.length);
+            for (uint256 i = 0; i < count; ++i) {
+                uint256 kind = data.u8(at) << 32;
+                uint256 end = at + 2 + 4 * data.u8(at + 1);
+                uint256 words = 1;
+                for (at += 2; at < end; at += 4) {
+                    uint256 extent = data.u32(at);
+                    if (extent > Nests.MAX_EXTENT) return false;
+                    words *= extent;
+                }
+                if (words == 0 || words > Nests.MAX_EXTENT) return false;
+                if (at < dataAt) {
+                    kind |= data.u32(at) << 64;
+                    at += 4;
+                }
+                types[i] = kind | words;
             }
+            return true;
+        }
+    }
+
+    /// Whether what becomes of each state tensor exists, and is of its type if it is a state or data tensor.
+    function _checkNext(uint256[] memory types, uint256 state, uint256 values) private pure returns (bool) {
+        unchecked {
+            uint256 count = types.length;
+            for (uint256 i = 0; i < state; ++i) {
+                uint256 kind = types[i];
+                uint256 next = kind >> 64;
+                if (next >= values) return false;
+                if (next < count && uint64(kind ^ types[next]) != 0) return false;
+            }
+            return true;
         }
     }
 
     /// Whether a value of the one may become a state tensor of the other.
     function same(Extent memory a, Extent memory b) internal pure returns (bool) {
         return a.dtype == b.dtype && a.words == b.words;
-    }
-
-    /// Checks the type at `at`; returns where it ends.
-    function _checkType(bytes calldata data, uint256 at) private pure returns (uint256, string memory flaw) {
-        unchecked {
-            uint256 rank = data.u8(at + 1);
-            at += 2;
-            uint256 words = 1;
-            for (uint256 d = 0; d < rank; ++d) {
-                uint256 extent = data.u32(at);
-                if (extent == 0 || extent > Nests.MAX_EXTENT) return (at, "extent");
-                words *= extent;
-                at += 4;
-            }
-            if (words > Nests.MAX_EXTENT) return (at, "tensor too large");
-            return (at, flaw);
-        }
     }
 
     /// Number of tensors of group `group`.

@@ -35,7 +35,7 @@ library Nests {
     uint256 private constant MAX_OPERANDS = 16;
     uint256 private constant MAX_IMMEDIATES = 64;
     uint256 private constant MAX_INSTRUCTIONS = 128;
-    uint256 private constant MAX_ELEMENTARY = 64;
+    uint256 private constant MAX_ELEMENTARY = 32;
     uint256 private constant MAX_VALUES = 2 ** 16;
     uint256 private constant MAX_FOLD = 2 ** 26;
     uint256 private constant MAX_REACH = 2 ** 62;

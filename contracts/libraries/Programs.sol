@@ -84,8 +84,13 @@ library Programs {
     {
         uint256 group = 0;
         uint256 tensor = v.value;
-        while (tensor >= shape.groups[group]) tensor -= shape.groups[group++];
-        uint256 inGroup = Roots.height(shape.groups[group]);
+        uint256 size = shape.groups[0];
+        unchecked {
+            for (; tensor >= size; size = shape.groups[++group]) {
+                tensor -= size;
+            }
+        }
+        uint256 inGroup = Roots.height(size);
         if (v.proof.length < inGroup) return false;
         bytes32 groupRoot = Roots.climb(v.root, tensor, v.proof[:inGroup]);
         return Roots.verify(StateRoot.unwrap(g.before), shape.groups.length, groupRoot, group, v.proof[inGroup:]);

@@ -54,7 +54,7 @@ contract RefereeTest is Test {
 
     /// A header that claims many tensors and has none must not make the decoder run long.
     function test_a_header_of_false_counts_is_refused_at_once() external view {
-        bytes memory header = abi.encodePacked("CTP1", uint16(1), type(uint16).max, type(uint16).max, uint16(0));
+        bytes memory header = abi.encodePacked("CTP1", uint16(1), uint16(2 ** 12), uint16(2 ** 12), uint16(0));
         uint256 left = gasleft();
         try referee.headerOf(header) {
             assertTrue(false, "accepted");

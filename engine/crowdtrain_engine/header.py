@@ -35,6 +35,13 @@ class Header:
         """Number of values."""
         return self.first_nest + self.nests
 
+    @property
+    def size(self) -> int:
+        """Number of bytes of the encoding."""
+        types = (*self.state, *self.data)
+        words = len(self.state) + len(self.logs) + sum(len(kind.shape) for kind in types)
+        return 16 + 2 * (len(self.groups) + len(types)) + 4 * words
+
     def encode(self) -> bytes:
         """The canonical bytes."""
         w = Writer()
@@ -58,6 +65,7 @@ class Header:
             raise r.error("does not begin with CTP1")
         group_count, state_count, data_count, log_count = r.u16(), r.u16(), r.u16(), r.u16()
         nests = r.u32()
+        _check_size(len(data), group_count, state_count + data_count)
         groups = tuple(r.u16() for _ in range(group_count))
         entries = [(_decode_type(r), r.u32()) for _ in range(state_count)]
         types, following = tuple(t for t, _ in entries), tuple(value for _, value in entries)
@@ -79,8 +87,7 @@ class Header:
             raise ProgramError("header", f"{len(self.next)} next values for {len(self.state)} state tensors")
         if self.values > p.MAX_VALUES:
             raise ProgramError("header", f"{self.values} values, at most {p.MAX_VALUES} are allowed")
-        if max(map(len, (self.groups, self.state, self.data, self.logs))) >= 2**16:
-            raise ProgramError("header", "at most 65,535 groups, tensors or logs are allowed")
+        _check_size(self.size, len(self.groups), self.first_nest)
         types = (*self.state, *self.data)
         for i, kind in enumerate(types):
             is_open = may_be_open and i >= len(self.state) and kind.shape[:1] == (0,)
@@ -90,6 +97,18 @@ class Header:
                 raise ProgramError("header", f"state tensor {i} becomes value {value}, which does not fit")
         if not all(0 <= value < self.values for value in self.logs):
             raise ProgramError("header", f"logged values {self.logs} must exist")
+
+
+def _check_size(size: int, groups: int, tensors: int) -> None:
+    """Raises ProgramError if a header is larger than a dispute can show."""
+    counts = (
+        (size, p.MAX_HEADER, "bytes"),
+        (groups, p.MAX_GROUPS, "groups"),
+        (tensors, p.MAX_TENSORS, "tensors"),
+    )
+    for count, most, what in counts:
+        if count > most:
+            raise ProgramError("header", f"has {count} {what}, at most {most} are allowed")
 
 
 def _check_type(kind: p.TensorType, shape: tuple[int, ...], where: str) -> None:

@@ -43,11 +43,17 @@ MAX_RANK = 8
 MAX_OPERANDS = 16
 MAX_IMMEDIATES = 64
 MAX_BODY = 128
-MAX_ELEMENTARY = 64
+MAX_ELEMENTARY = 32
 """Elementary functions in a body: more might not fit into the transaction that computes a fold's last step."""
 MAX_ELEMENTS = 2**31 - 1
 MAX_FOLD = 2**26
 MAX_VALUES = 2**16
+MAX_HEADER = 2**16
+"""Bytes of a header. This bound, and those of groups and tensors, keep every move of a dispute that shows a header
+small enough for a transaction."""
+MAX_GROUPS = 2**8
+MAX_TENSORS = 2**13
+"""State and data tensors together."""
 MAX_REACH = 2**62
 """Bound of |offset| + sum of |coefficient| * (extent - 1), so that an index fits in 64 bits."""
 MAX_WIDE_PAGES = 2**16

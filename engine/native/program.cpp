@@ -8,10 +8,11 @@
 namespace crowdtrain {
 namespace {
 
-constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128, kMaxElementary = 64;
+constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128, kMaxElementary = 32;
 constexpr int64_t kMaxExtent = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxFold = int64_t{1} << 26;
 constexpr int64_t kMaxValues = 1 << 16;
+constexpr int kMaxHeader = 1 << 16, kMaxGroups = 1 << 8, kMaxTensors = 1 << 13;
 constexpr int64_t kWideWords = int64_t{1} << 24, kWideFold = 1 << 14;
 constexpr int64_t kMaxReach = int64_t{1} << 62;
 
@@ -190,6 +191,7 @@ void read_type(Reader& in, Program& program) {
 
 Program decode_header(Bytes data, size_t nests_given) {
     Reader in(data, "header");
+    in.require(data.size() <= kMaxHeader, "there are more than 2^16 bytes");
     for (char c : {'C', 'T', 'P', '1'}) in.require(in.u8() == static_cast<uint8_t>(c), "does not begin with CTP1");
     Program program;
     const int groups = static_cast<int>(in.u16());
@@ -199,6 +201,8 @@ Program decode_header(Bytes data, size_t nests_given) {
     const int64_t nests = in.u32();
     in.require(nests == static_cast<int64_t>(nests_given), "declares another number of nests than there are");
     in.require(groups >= 1 && nests >= 1, "there must be a group, a state tensor and a nest");
+    in.require(groups <= kMaxGroups, "there are more than 2^8 groups");
+    in.require(program.first_nest() <= kMaxTensors, "there are more than 2^13 state and data tensors");
     in.require(program.first_nest() + nests <= kMaxValues, "there are more than 2^16 values");
     int in_groups = 0;
     for (int i = 0; i < groups; ++i) {

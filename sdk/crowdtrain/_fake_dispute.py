@@ -413,12 +413,13 @@ def _prove_invalid_nest(
 def _prove_invalid_header(
     world: World, game: Game, header: ProgramLeaf, tensor: int, producer: ProgramLeaf
 ) -> Game:
-    require(merkle.verify(game.program_root, merkle.leaf(header.data), 0, header.proof), "BadProof")
-    if is_invalid_header(header.data, NO_TENSOR, b""):
-        return _end_invalid(world, game, True)
-    known = open_header(game, header)
-    if tensor < len(known.state) and known.next[tensor] >= known.first_nest:
-        require_program_leaf(game, known.nests, 2 + known.next[tensor] - known.first_nest, producer)
+    if tensor == NO_TENSOR:
+        require(merkle.verify(game.program_root, merkle.leaf(header.data), 0, header.proof), "BadProof")
+    else:
+        known = open_header(game, header)
+        require(tensor < len(known.state), "OutOfRange", index=tensor, count=len(known.state))
+        if known.first_nest <= known.next[tensor] < known.values:
+            require_program_leaf(game, known.nests, 2 + known.next[tensor] - known.first_nest, producer)
     return _end_invalid(world, game, is_invalid_header(header.data, tensor, producer.data))
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from crowdtrain_engine import Program, merkle
+from crowdtrain_engine.program import MAX_GROUPS
 from crowdtrain_engine.trace import checkpoint_count
 from eth_abi.abi import encode as abi_encode
 
@@ -24,7 +25,6 @@ MAX_SEGMENTS = 2**16
 """most segments of a plan that a manifest can list; the contract allows more"""
 MAX_INTERVAL = 256
 MAX_CHECKPOINTS = 256
-MAX_GROUPS = 256
 _SPEC = "(bytes32,bytes32,uint32,uint32,uint128,(uint32,uint32)[])"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contracts.dearest import DEEPER_PROOFS, dearest_nest, dearest_tensors
 from contracts.openings import Words, arguments
 from contracts.referee import GAS, Call, Referee
 from contracts.vectors import FILE, broken_headers, broken_nests, text
@@ -17,7 +18,6 @@ from crowdtrain_engine import (
     Axis,
     DType,
     Instruction,
-    Mode,
     Nest,
     Program,
     ProgramError,
@@ -381,26 +381,11 @@ def test_errors_carry_the_reason(referee: Referee, function: str) -> None:
 
 
 def test_the_dearest_nest_fits_a_transaction(referee: Referee) -> None:
-    """64 cosines of large words and 64 fused products, over 4 iterations with 15 gathered operands."""
-    rng = np.random.default_rng(0)
-    words = 1 << 18
-    positions = rng.integers(0, words, 4, dtype=np.uint32)
-    large = [(rng.standard_normal(words) * 1e30).astype(np.float32).view(np.uint32) for _ in range(15)]
-    operands = (
-        Read(0, (Axis(4, ((1, 1),)),)),
-        *(Read(value, (Axis(words, mode=Mode.GATHER, operand=0),)) for value in range(1, 16)),
-    )
-    body: list[Instruction] = []
-    for i in range(64):
-        body.append(Instruction(BY_NAME["cos"].code, 2 + i % 15))
-        body.append(Instruction(BY_NAME["ffma"].code, 16 + len(body), 2, 16 + len(body) - 1 if i else 0))
-    nest = Nest(DType.f32, (1,), operands, tuple(body), 16 + len(body), (4,))
+    nest, values = dearest_nest(range(16)), dearest_tensors()
     nest.validate()
-    values = [positions, *large]
     expected = int(reference.fold(nest, values, np.zeros(1, np.int64))[0])
     call = ("evaluate", arguments(nest, values, 0, 0, 4, 0))
     (answer,) = referee.answers([call])
     assert answer.result == (expected,)
-    deeper_proofs = 64 * (23 - 10) * 900  # a tensor may have 2^23 pages, these have 2^10
-    assert answer.gas + deeper_proofs < 2**24, f"{answer.gas:,} gas"
+    assert answer.gas + DEEPER_PROOFS < 2**24, f"{answer.gas:,} gas"
     print(f"{answer.gas:,} gas")

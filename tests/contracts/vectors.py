@@ -149,7 +149,7 @@ def broken_nests() -> dict[str, bytes]:
         "17 operands": replace(nest, operands=(read,) * 17),
         "65 immediates": replace(nest, immediates=(0,) * 65),
         "129 instructions": replace(nest, body=nest.body * 129),
-        "65 elementary functions": replace(nest, body=(Instruction(0x40, 1),) * 65),
+        "33 elementary functions": replace(nest, body=(Instruction(0x40, 1),) * 33),
         "index of a loop that does not exist": replace(nest, operands=(Index(1),)),
         "value of 2^16": replace(nest, operands=(replace(read, value=2**16),)),
         "operand rank of 9": replace(nest, operands=(replace(read, axes=read.axes * 9),)),
@@ -197,6 +197,13 @@ def broken_headers() -> dict[str, bytes]:
     broken = {
         "no groups": replace(header, groups=()),
         "no state": replace(header, groups=(), state=(), next=()),
+        "more than 2^16 bytes": replace(header, logs=(3,) * 2**14),
+        "257 groups": replace(
+            header, groups=(1,) * 257, state=(kind,) * 257, next=tuple(range(257)), data=(), logs=()
+        ),
+        "2^13 + 1 tensors": replace(
+            header, next=(0, 1), data=(TensorType(DType.f32, ()),) * (2**13 - 1), logs=()
+        ),
         "no nests": replace(header, nests=0, next=(0, 1), logs=()),
         "2^16 + 1 values": replace(header, nests=2**16 - 2),
         "empty group": replace(header, groups=(2, 0)),

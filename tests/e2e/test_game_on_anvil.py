@@ -17,7 +17,7 @@ from crowdtrain_engine import Dataset, Program, State
 from sdk.arena import STAKE, Arena, Segment, overturned
 from sdk.liars import Lies, Troublemaker
 from sdk.test_game import EXPECTED, Forger, Until
-from sdk.test_game_flaws import FLAWS, GOOD, accuse
+from sdk.test_game_flaws import FLAWS, GOOD, accuse, outlast
 from sdk.test_game_limits import chain, long_sum
 from sdk.test_game_trees import PADDED, lying, squares
 from small_programs import perceptron, perceptron_data, perceptron_state
@@ -95,6 +95,11 @@ def test_a_flaw_is_proved(arena: Arena, name: str) -> None:
     assert flaw is not None
     assert flaw.nest == nest
     assert accuse(arena, flaw) is Reason.INVALID_PROGRAM
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_header_that_no_transaction_carries_loses_by_the_clock(arena: Arena, steps: int) -> None:
+    outlast(arena, steps)
 
 
 @pytest.mark.parametrize(

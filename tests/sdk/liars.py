@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from crowdtrain.chain import Game, Phase, ProgramLeaf, Tree
 from crowdtrain.game import Move, attack, moves
+from crowdtrain.game.flaws import NO_TENSOR
 from crowdtrain.game.positions import depth, piece_ends
-from crowdtrain.game.trees import NO_LEAF, header_leaf, nest_leaf
+from crowdtrain.game.trees import NO_LEAF, header_leaf, nest_leaf, pair
 from crowdtrain_engine import merkle
 from crowdtrain_engine.trace import Replay, StateTrees, Step
 
@@ -116,8 +117,8 @@ class Troublemaker:
         program = self.replay.program
         header = header_leaf(program)
         if self.rng.random() < 0.5:
-            tensor = self.rng.randrange(len(program.state) + 1)
-            value = program.next[tensor] if tensor < len(program.state) else 0
+            tensor = self.rng.choice([NO_TENSOR, *range(len(program.state))])
+            value = 0 if tensor == NO_TENSOR else program.next[tensor]
             return moves.ProveInvalidHeader(game.id, game.position, header, tensor, self._producer(value))
         index = self.rng.randrange(len(program.nests))
         reads = [read.value for read in program.nests[index].reads] or [0]
@@ -132,9 +133,7 @@ class Troublemaker:
     def pair(self, game: Game) -> Move:
         """Any checkpoint, or any step."""
         make = moves.PickCheckpoint if game.phase is Phase.PICK_CHECKPOINT else moves.PickStep
-        tree, i = merkle.Tree(game.shown), self.rng.randrange(1, len(game.shown))
-        before, after = tuple(tree.proof(i - 1)), tuple(tree.proof(i))
-        return make(game.id, game.position, i, game.shown[i - 1], before, game.shown[i], after)
+        return make(game.id, game.position, *pair(game, self.rng.randrange(1, len(game.shown))))
 
     def child(self, game: Game) -> Move:
         """Any child, or the claim that the next state is not made of the values."""

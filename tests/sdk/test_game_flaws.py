@@ -6,10 +6,11 @@ import random
 from dataclasses import replace
 
 import pytest
-from crowdtrain.chain import INITIAL, Phase, Reason, SegmentSpec, Source
-from crowdtrain.game import Flaw, find_flaw, split_leaves
+from crowdtrain._errors import Refused
+from crowdtrain.chain import INITIAL, Phase, ProgramLeaf, Reason, SegmentKey, SegmentSpec, Source
+from crowdtrain.game import CHALLENGER_PHASES, Flaw, find_flaw, split_leaves
 from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
-from crowdtrain.game.moves import RevealTrace
+from crowdtrain.game.moves import RevealStates, RevealStep, RevealTrace
 from crowdtrain_engine import (
     Axis,
     DType,
@@ -28,7 +29,7 @@ from crowdtrain_engine.trace import seal, trace_root
 from engine.strategies import programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdk.arena import CID, PRICE, Arena, fake_arena, overturned, post_and_claim
+from sdk.arena import CID, CLOCK, PRICE, Arena, fake_arena, overturned, post_and_claim
 from small_programs import perceptron, perceptron_state
 
 F32 = TensorType(DType.f32, (3, 4))
@@ -61,6 +62,9 @@ FLAWS: dict[str, tuple[tuple[bytes, ...], int | None]] = {
         leaves(GOOD, header=replace(GOOD.header, next=(2,)).encode(), nest1=replace(AGAIN, outer=(3,
         3)).encode()), None,
     ),
+    "more bytes than a header may have": (with_header(logs=(0,) * 2**14), None),
+    "257 groups": (with_header(groups=(1,) * 257, state=(F32,) * 257, next=tuple(range(257))), None),
+    "2^13 + 1 tensors": (with_header(next=(0,), data=(TensorType(DType.f32, ()),) * 2**13), None),
     "open data": (with_header(data=(TensorType(DType.f32, (0, 4)),)), None),
     "logged value is not there": (with_header(logs=(9,)), None),
     "too many values": (with_header(nests=2**31), None),
@@ -79,13 +83,13 @@ FLAWS: dict[str, tuple[tuple[bytes, ...], int | None]] = {
 
 
 def committed(
-    arena: Arena, program_leaves: tuple[bytes, ...]
-) -> tuple[SegmentSpec, object, tuple[bytes, ...]]:
+    arena: Arena, program_leaves: tuple[bytes, ...], *, steps: int = 1
+) -> tuple[SegmentSpec, SegmentKey, tuple[bytes, ...]]:
     """Some commitment for the program with these leaves, by a solver who does not care what it says."""
     root = merkle.root([merkle.leaf(data) for data in program_leaves])
     state = perceptron_state()
     inputs = tuple(Source(INITIAL, group) for group in range(len(state)))
-    spec = SegmentSpec(root, bytes(32), 1, 1, PRICE, inputs)
+    spec = SegmentSpec(root, bytes(32), steps, steps, PRICE, inputs)
     key = post_and_claim(arena, spec, state)
     trace = (state.root, state.root)
     sealed = seal(trace_root(trace), bytes.fromhex(arena.solver.address[2:]))
@@ -96,7 +100,7 @@ def committed(
 def accuse(arena: Arena, flaw: Flaw) -> Reason:
     """Challenges a commitment for a program, and proves its flaw at the first turn."""
     spec, key, trace = committed(arena, flaw.leaves)
-    game_id, _ = arena.challenger.challenge(key, spec)  # type: ignore[arg-type]
+    game_id, _ = arena.challenger.challenge(key, spec)
     game = arena.solver.game(game_id)
     assert flaw.prove(game) is None, "it is the defender's turn"
     RevealTrace(game_id, game.position, trace).send(arena.solver)
@@ -116,6 +120,33 @@ def test_a_flaw_is_found_and_proved(name: str) -> None:
     assert flaw is not None
     assert flaw.nest == nest
     assert accuse(fake_arena(), flaw) is Reason.INVALID_PROGRAM
+
+
+def outlast(arena: Arena, steps: int) -> None:
+    """Plays against a commitment for a program whose header no transaction carries."""
+    flaw = find_flaw(leaves(GOOD, header=bytes(2**18)))
+    assert flaw is not None
+    solver, challenger = arena.solver, arena.challenger
+    spec, key, trace = committed(arena, flaw.leaves, steps=steps)
+    game_id, _ = challenger.challenge(key, spec)
+    RevealTrace(game_id, solver.game(game_id).position, trace).send(solver)
+    while (game := challenger.game(game_id)).phase is not Phase.REVEAL_STEP:
+        move = flaw.prove(game) or RevealStates(game_id, game.position, (trace[0],) * (steps + 1))
+        move.send(challenger if game.phase in CHALLENGER_PHASES else solver)
+    tree = merkle.Tree([merkle.leaf(leaf) for leaf in flaw.leaves])
+    header = ProgramLeaf(flaw.leaves[0], tuple(tree.proof(0)))
+    with pytest.raises(Refused, match="InvalidHeader"):
+        RevealStep(game_id, game.position, header, (bytes(32),) * 2).send(solver)
+    arena.advance(CLOCK + 1)
+    challenger.timeout(game_id)
+    game = challenger.game(game_id)
+    assert overturned(game)
+    assert game.reason is Reason.TIMEOUT
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_header_that_no_transaction_carries_loses_by_the_clock(steps: int) -> None:
+    outlast(fake_arena(), steps)
 
 
 def test_a_valid_program_has_no_flaw_and_none_can_be_proved() -> None:

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IDispute, Phase, ProgramLeaf, Reason} from "../../interfaces/IDispute.sol";
 import {SegmentSpec} from "../../interfaces/IMarket.sol";
+import {IReferee} from "../../interfaces/IReferee.sol";
 import {GameFixture, Players} from "./support/GameFixture.sol";
 import {Toy} from "./support/Toy.sol";
 import {Trees} from "./support/Trees.sol";
@@ -114,7 +115,7 @@ contract DisputeProgramsTest is GameFixture {
 
     function test_a_header_without_magic() external {
         leaves[0] = "no header at all";
-        proveInvalidHeader(0, noLeaf());
+        proveInvalidHeader(HEADER_ONLY, noLeaf());
         assertOverturned(Reason.InvalidProgram);
     }
 
@@ -229,7 +230,9 @@ contract DisputeProgramsTest is GameFixture {
     function test_no_header_of_a_valid_program_is_invalid() external {
         for (uint32 tensor = 0; tensor < 5; ++tensor) {
             uint256 start = vm.snapshotState();
-            proveInvalidHeader(tensor, tensor < 4 ? leaf(2 + Toy.next(tensor) - 6) : noLeaf());
+            proveInvalidHeader(
+                tensor < 4 ? tensor : HEADER_ONLY, tensor < 4 ? leaf(2 + Toy.next(tensor) - 6) : noLeaf()
+            );
             assertUpheld(Reason.ValidProgram);
             vm.revertToState(start);
         }
@@ -249,11 +252,11 @@ contract DisputeProgramsTest is GameFixture {
         ProgramLeaf memory malformed = ProgramLeaf("nothing", leaf(6).proof);
         refusesNest(leaf(0), 4, malformed, 7, leaf(3));
         refusesNest(leaf(0), 4, leaf(5), 7, leaf(3));
-        refusesHeader(malformed, 0, noLeaf());
+        refusesHeader(malformed, HEADER_ONLY, noLeaf());
         // A leaf elsewhere than on the left edge, and an inner node, are no headers.
-        refusesHeader(leaf(1), 0, noLeaf());
+        refusesHeader(leaf(1), HEADER_ONLY, noLeaf());
         bytes32[] memory one = new bytes32[](2);
-        refusesHeader(ProgramLeaf(leaves[0], one), 0, noLeaf());
+        refusesHeader(ProgramLeaf(leaves[0], one), HEADER_ONLY, noLeaf());
     }
 
     function refusesNest(
@@ -274,6 +277,15 @@ contract DisputeProgramsTest is GameFixture {
         vm.prank(challenger);
         vm.expectRevert(IDispute.BadProof.selector);
         dispute.proveInvalidHeader(game, here, header, tensor, producer);
+    }
+
+    function test_a_tensor_after_the_last_is_out_of_range() external {
+        attack();
+        ProgramLeaf memory header = leaf(0);
+        bytes32 here = position();
+        vm.prank(challenger);
+        vm.expectRevert(abi.encodeWithSelector(IReferee.OutOfRange.selector, 4, 4));
+        dispute.proveInvalidHeader(game, here, header, 4, noLeaf());
     }
 
     function test_a_nest_after_the_last_is_out_of_range() external {

@@ -15,7 +15,15 @@ from crowdtrain_engine.trace import Replay, Step
 from crowdtrain.chain import Game, PageOpening, Phase, Tree
 from crowdtrain.game import moves
 from crowdtrain.game.positions import depth, piece_ends
-from crowdtrain.game.trees import NO_LEAF, children, header_leaf, nest_leaf, tree_in_dispute, value_proof
+from crowdtrain.game.trees import (
+    NO_LEAF,
+    children,
+    header_leaf,
+    nest_leaf,
+    pair,
+    tree_in_dispute,
+    value_proof,
+)
 
 __all__ = ["attack"]
 
@@ -35,24 +43,13 @@ def _first_difference(shown: Sequence[object], own: Sequence[object]) -> int | N
 
 
 def _checkpoint(game: Game, replay: Replay) -> moves.Move | None:
-    pair = _pair(game, replay.trace)
-    return moves.PickCheckpoint(game.id, game.position, *pair) if pair else None
+    i = _first_difference(game.shown, replay.trace)
+    return moves.PickCheckpoint(game.id, game.position, *pair(game, i)) if i else None
 
 
 def _step(game: Game, replay: Replay) -> moves.Move | None:
-    pair = _pair(game, replay.states(game.first // game.interval + 1))
-    return moves.PickStep(game.id, game.position, *pair) if pair else None
-
-
-def _pair(
-    game: Game, own: Sequence[bytes]
-) -> tuple[int, bytes, tuple[bytes, ...], bytes, tuple[bytes, ...]] | None:
-    """Number of the first wrong root in the list, with the right root before it, both with proofs."""
-    i = _first_difference(game.shown, own)
-    if not i:  # the first one is bound to what is agreed
-        return None
-    tree = merkle.Tree(game.shown)
-    return i, game.shown[i - 1], tuple(tree.proof(i - 1)), game.shown[i], tuple(tree.proof(i))
+    i = _first_difference(game.shown, replay.states(game.first // game.interval + 1))
+    return moves.PickStep(game.id, game.position, *pair(game, i)) if i else None
 
 
 def _child(game: Game, replay: Replay) -> moves.Move | None:

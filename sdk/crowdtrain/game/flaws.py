@@ -14,17 +14,21 @@ from crowdtrain_engine._errors import ProgramError
 from crowdtrain_engine.header import Header
 from crowdtrain_engine.program import Nest
 
-from crowdtrain.chain import Game, ProgramLeaf
+from crowdtrain.chain import Game, Phase, ProgramLeaf
 from crowdtrain.game import moves
 from crowdtrain.game.positions import CHALLENGER_PHASES
-from crowdtrain.game.trees import NO_LEAF
+from crowdtrain.game.trees import NO_LEAF, pair
 
 __all__ = [
-    "NO_TENSOR", "Flaw", "decode_nest", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves",
+    "CARRIED", "NO_TENSOR", "Flaw", "decode_nest", "find_flaw", "is_invalid_header", "is_invalid_nest", "split_leaves",
 ]  # fmt: skip
 
 NO_TENSOR = 2**32 - 1
 """stands for a flaw of the header alone: there is no state tensor of this number"""
+
+
+CARRIED = 2**17 - 2**12
+"""bytes of a leaf that a transaction carries: nodes relay none of more than 2^17 bytes"""
 
 
 def split_leaves(data: bytes) -> tuple[bytes, ...]:
@@ -47,9 +51,16 @@ class Flaw:
     tensor: int = NO_TENSOR
 
     def prove(self, game: Game) -> moves.Move | None:
-        """The move that proves it, or None if it is not the challenger's turn."""
+        """The move that proves it, or None if it is not the challenger's turn.
+
+        A header that no transaction carries is not proved: the game goes on to the step, where it is the defender who
+        must show it.
+        """
         if game.phase not in CHALLENGER_PHASES:
             return None
+        if len(self.leaves[0]) > CARRIED:
+            pick = moves.PickCheckpoint if game.phase is Phase.PICK_CHECKPOINT else moves.PickStep
+            return pick(game.id, game.position, *pair(game, 1))
         if self.nest is None:
             return moves.ProveInvalidHeader(
                 game.id, game.position, self._leaf(0), self.tensor, self._producer(self._next())
@@ -144,9 +155,13 @@ def is_invalid_header(header: bytes, tensor: int, producer: bytes) -> bool:
     """What ``IReferee.isInvalidHeader`` says. Raises ProgramError if the producer is needed and malformed."""
     try:
         known = Header.decode(header)
-        known.validate(may_be_open=False)
+        if tensor >= len(known.state):
+            known.validate(may_be_open=False)
+            return False
     except ProgramError:
         return True
-    if tensor >= len(known.state) or known.next[tensor] < known.first_nest:
-        return False
-    return not decode_nest(producer).type.fits(known.state[tensor])
+    value, types = known.next[tensor], (*known.state, *known.data)
+    if value >= known.values:
+        return True
+    kind = types[value] if value < len(types) else decode_nest(producer).type
+    return not kind.fits(known.state[tensor])

@@ -17,6 +17,7 @@ __all__ = [
     "header_leaf",
     "nest_leaf",
     "output_proof",
+    "pair",
     "tree_in_dispute",
     "value_proof",
 ]
@@ -48,6 +49,12 @@ def tree_in_dispute(game: Game, step: Step) -> merkle.Tree:
 def children(game: Game, tree: merkle.Tree) -> list[bytes]:
     """What stands in ``tree`` below the node where the players stand: as many levels as are shown at once."""
     return tree.children(game.height, game.index, depth(game.height))
+
+
+def pair(game: Game, i: int) -> tuple[int, bytes, tuple[bytes, ...], bytes, tuple[bytes, ...]]:
+    """Number ``i`` of the states shown last: the one before it and itself, both with proofs."""
+    tree = merkle.Tree(game.shown)
+    return i, game.shown[i - 1], tuple(tree.proof(i - 1)), game.shown[i], tuple(tree.proof(i))
 
 
 def value_proof(game: Game, step: Step, value: int) -> ValueProof:
