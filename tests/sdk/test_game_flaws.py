@@ -9,7 +9,7 @@ import pytest
 from crowdtrain._errors import Refused
 from crowdtrain.chain import INITIAL, Phase, ProgramLeaf, Reason, SegmentKey, SegmentSpec, Source
 from crowdtrain.game import CHALLENGER_PHASES, Flaw, find_flaw, split_leaves
-from crowdtrain.game.flaws import is_invalid_header, is_invalid_nest
+from crowdtrain.game.flaws import CARRIED, is_invalid_header, is_invalid_nest
 from crowdtrain.game.moves import RevealStates, RevealStep, RevealTrace
 from crowdtrain_engine import (
     Axis,
@@ -170,6 +170,14 @@ def test_what_is_open_produces_nothing() -> None:
 def test_nothing_is_known_of_a_program_with_other_nests_than_it_counts() -> None:
     assert find_flaw(with_header(nests=3)) is None
     assert find_flaw(with_header(nests=1, next=(1,))) is None
+
+
+def test_a_nest_that_no_transaction_carries_is_not_accused() -> None:
+    room = CARRIED - len(GOOD.leaves[0])
+    assert find_flaw(leaves(GOOD, nest1=bytes(room + 1))) is None
+    flaw = find_flaw(leaves(GOOD, nest1=b"\xff" * room))
+    assert flaw is not None
+    assert accuse(fake_arena(), flaw) is Reason.INVALID_PROGRAM
 
 
 def test_leaves_are_split_without_being_judged() -> None:

@@ -28,7 +28,7 @@ NO_TENSOR = 2**32 - 1
 
 
 CARRIED = 2**17 - 2**12
-"""bytes of a leaf that a transaction carries: nodes relay none of more than 2^17 bytes"""
+"""bytes of leaves that a transaction carries: nodes relay none of more than 2^17 bytes"""
 
 
 def split_leaves(data: bytes) -> tuple[bytes, ...]:
@@ -91,8 +91,8 @@ class Flaw:
 def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
     """The first rule that the program with these leaves breaks, if it can be proved.
 
-    None for a valid program, and for one whose header counts other nests than are there: nobody knows such a
-    program, and nobody can prove anything about it.
+    None for a valid program; for one whose header counts other nests than are there: nobody knows such a
+    program, and nobody can prove anything about it; and for one with a malformed nest that no transaction carries.
     """
     leaves = tuple(leaves)
     if is_invalid_header(leaves[0], NO_TENSOR, b""):
@@ -105,7 +105,7 @@ def find_flaw(leaves: Sequence[bytes]) -> Flaw | None:
         try:
             nest = decode_nest(data)
         except ProgramError:
-            return Flaw(leaves, index)
+            return Flaw(leaves, index) if len(leaves[0]) + len(data) <= CARRIED else None
         if _reads_wrongly(header, index, nest):
             return Flaw(leaves, index)
         for read in nest.reads:
