@@ -12,6 +12,7 @@ import {Plan} from "./libraries/Plan.sol";
 import {Programs} from "./libraries/Programs.sol";
 import {Roots} from "./libraries/Roots.sol";
 import {GameId, JobId, Seal, StateRoot} from "./types/Ids.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 contract Dispute is IDispute {
     using Clock for Game;
@@ -44,14 +45,16 @@ contract Dispute is IDispute {
     // ---------------------------------------------------------------- beginning and end
 
     /// @inheritdoc IDispute
-    function challenge(JobId job, uint32 segment, SegmentSpec calldata spec) external returns (GameId id) {
+    function challenge(JobId job, uint32 segment, SegmentSpec calldata spec, Seal seal) external returns (GameId id) {
         (Segment memory s, JobTerms memory terms) = market.disputed(job, segment);
+        // INVARIANT: nobody disputes another commitment than the one they saw, whatever became of the chain.
+        if (s.seal != seal) revert SealChanged(s.seal, seal);
         // INVARIANT: the dispute is about the work that was claimed.
         if (Plan.leaf(spec) != s.leaf) revert BadProof();
         id = GameId.wrap(++gameCount);
         Game storage g = _games[id];
         g.phase = Phase.RevealTrace;
-        g.since = uint64(block.timestamp);
+        g.since = uint64(Math.max(block.timestamp, Plan.attestUntil(s.until, terms.window) + 1));
         (g.defenderLeft, g.challengerLeft) = (terms.clock, terms.clock);
         (g.job, g.segment, g.attempt) = (job, segment, s.attempt);
         (g.defender, g.challenger, g.bond) = (s.solver, msg.sender, terms.stake);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IAudit, Opening, Outcome} from "./interfaces/IAudit.sol";
+import {IEmission} from "./interfaces/IEmission.sol";
 import {GroupProof, IMarket, JobTerms, Segment, SegmentSpec, SegmentState, Source} from "./interfaces/IMarket.sol";
 import {IStake} from "./interfaces/IStake.sol";
+import {Burner} from "./libraries/Burner.sol";
 import {Funds} from "./libraries/Funds.sol";
 import {Plan} from "./libraries/Plan.sol";
 import {Roots} from "./libraries/Roots.sol";
@@ -10,7 +13,7 @@ import {JobId, PlanRoot, Seal, StateRoot} from "./types/Ids.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-contract Market is IMarket {
+contract Market is IMarket, Burner {
     using SafeERC20 for IERC20;
 
     /// At all times reserved + spent + refunded ≤ terms.escrow.
@@ -32,9 +35,14 @@ contract Market is IMarket {
     /// The heir's first claim lasts this part of a lease.
     uint256 private constant HEIR_PART = 10;
 
-    IERC20 public immutable token;
+    uint32 private constant MAX_FEE_RATE = 1000;
+
     IStake public immutable stake;
     address public immutable dispute;
+    IAudit public immutable audit;
+    IEmission public immutable emission;
+    /// @inheritdoc IMarket
+    uint32 public immutable feeRate;
 
     /// @inheritdoc IMarket
     uint64 public jobCount;
@@ -45,25 +53,29 @@ contract Market is IMarket {
     mapping(JobId job => Job) private _jobs;
     mapping(JobId job => mapping(uint32 segment => Record)) private _records;
 
-    error ZeroAddress();
+    error FeeRateTooHigh(uint32 feeRate, uint32 limit);
 
     modifier onlyDispute() {
         if (msg.sender != dispute) revert NotDispute(msg.sender);
         _;
     }
 
-    constructor(IERC20 token_, IStake stake_, address dispute_) {
-        if (address(token_) == address(0) || address(stake_) == address(0) || dispute_ == address(0)) {
-            revert ZeroAddress();
-        }
-        (token, stake, dispute) = (token_, stake_, dispute_);
+    constructor(IERC20 token_, IStake stake_, address dispute_, IAudit audit_, IEmission emission_, uint32 feeRate_)
+        Burner(token_)
+    {
+        if (
+            address(stake_) == address(0) || dispute_ == address(0) || address(audit_) == address(0)
+                || address(emission_) == address(0)
+        ) revert ZeroAddress();
+        if (feeRate_ > MAX_FEE_RATE) revert FeeRateTooHigh(feeRate_, MAX_FEE_RATE);
+        (stake, dispute, audit, emission, feeRate) = (stake_, dispute_, audit_, emission_, feeRate_);
     }
 
     // ---------------------------------------------------------------- buyers
 
     /// @inheritdoc IMarket
     function post(JobTerms calldata terms, bytes calldata manifest) external returns (JobId job) {
-        Plan.validate(terms);
+        Plan.validate(terms, audit.unbonding());
         if (manifest.length > MAX_CID) revert InvalidTerms("manifest");
         job = JobId.wrap(++jobCount);
         Job storage j = _jobs[job];
@@ -116,9 +128,10 @@ contract Market is IMarket {
             revert BadProof();
         }
         uint128 left = _unreserved(j);
-        // INVARIANT: what is promised to solvers is held.
-        if (spec.price > left) revert EscrowShort(left, spec.price);
-        j.reserved += spec.price;
+        uint256 cost = spec.price + _pot(j, spec.price);
+        // INVARIANT: what is promised to solvers and auditors is held.
+        if (cost > left) revert EscrowShort(left, cost);
+        j.reserved += uint128(cost);
 
         r.groups = uint16(spec.inputs.length);
         Segment storage s = r.segment;
@@ -134,13 +147,22 @@ contract Market is IMarket {
     }
 
     /// @inheritdoc IMarket
-    function commit(JobId job, uint32 segment, bytes32[] calldata groupRoots, Seal seal, bytes calldata cid) external {
+    function commit(
+        JobId job,
+        uint32 segment,
+        StateRoot inputRoot,
+        bytes32[] calldata groupRoots,
+        Seal seal,
+        bytes calldata cid
+    ) external {
         Job storage j = _job(job, segment);
         Record storage r = _records[job][segment];
         Segment storage s = r.segment;
         _requireState(job, segment, s, SegmentState.Claimed);
         if (msg.sender != s.solver) revert NotSolver(s.solver, msg.sender);
         if (block.timestamp > s.until) revert LeaseOver(s.until);
+        // INVARIANT: a reorganisation of the chain does not turn right work into wrong.
+        if (s.inputRoot != inputRoot) revert InputChanged();
         if (groupRoots.length != r.groups) revert InvalidSpec("groupRoots");
         if (cid.length > MAX_CID) revert InvalidSpec("cid");
         s.state = SegmentState.Committed;
@@ -148,30 +170,44 @@ contract Market is IMarket {
         s.outputRoot = StateRoot.wrap(Roots.root(groupRoots));
         s.seal = seal;
         emit Committed(job, segment, msg.sender, s.attempt, groupRoots, seal, cid, s.until);
+        _openAudit(job, segment, j, s);
     }
 
     // ---------------------------------------------------------------- exits, for anybody
 
     /// @inheritdoc IMarket
-    function settle(JobId job, uint32 segment, SegmentSpec calldata spec) external {
+    function settle(JobId job, uint32 segment, SegmentSpec calldata spec, bytes32 traceRoot) external {
         Job storage j = _job(job, segment);
         Segment storage s = _records[job][segment].segment;
         _requireState(job, segment, s, SegmentState.Committed);
         if (block.timestamp <= s.until) revert NotYet(s.until);
-        // INVARIANT: nothing in dispute is paid.
-        if (s.games != 0) revert DisputesOpen(s.games);
+        _requireUndisputed(s);
         _requireLeaf(s, spec);
         _requireSettled(job, spec.inputs);
         // INVARIANT: what is paid was built on what was settled.
         if (_inputsKey(job, spec.inputs) != s.inputsKey) revert InputChanged();
-        (address solver, uint128 price) = (s.solver, s.price);
         s.state = SegmentState.Settled;
         j.settled += 1;
-        j.reserved -= price;
-        j.spent += price;
-        owed[solver] += price;
-        emit Settled(job, segment, solver, price);
-        stake.unlock(solver, j.terms.stake);
+        _pay(job, segment, j, s, traceRoot);
+        stake.unlock(s.solver, j.terms.stake);
+    }
+
+    /// @inheritdoc IMarket
+    function forfeit(JobId job, uint32 segment, SegmentSpec calldata spec) external {
+        Job storage j = _job(job, segment);
+        Segment storage s = _records[job][segment].segment;
+        _requireState(job, segment, s, SegmentState.Committed);
+        uint64 until = s.until + j.terms.clock;
+        if (block.timestamp <= until) revert NotYet(until);
+        _requireUndisputed(s);
+        _requireLeaf(s, spec);
+        // INVARIANT: nobody loses stake for work whose inputs fell, or whose trace root is known.
+        if (_inputsKey(job, spec.inputs) != s.inputsKey) revert InputChanged();
+        if (audit.rounds(job, segment, s.attempt).traceRoot != 0) revert Revealed();
+        address solver = _drop(job, segment, j, s, Outcome.Forfeited);
+        barred[job][solver] = true;
+        emit Forfeited(job, segment, solver);
+        stake.slash(solver, j.terms.stake, j.buyer);
     }
 
     /// @inheritdoc IMarket
@@ -181,7 +217,10 @@ contract Market is IMarket {
         _requireState(job, segment, s, SegmentState.Claimed);
         if (block.timestamp <= s.until) revert NotYet(s.until);
         address solver = _reopen(j, s);
+        s.lapsed = solver;
+        s.lapsedUntil = uint64(block.timestamp + j.terms.lease);
         emit Expired(job, segment, solver);
+        audit.expired(solver);
         stake.unlock(solver, j.terms.stake);
     }
 
@@ -193,8 +232,7 @@ contract Market is IMarket {
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses a claim whose inputs are what they were.
         if (_inputsKey(job, spec.inputs) == s.inputsKey) revert InputsStand();
-        address solver = _reopen(j, s);
-        _nextAttempt(s);
+        address solver = _drop(job, segment, j, s, Outcome.Voided);
         emit Voided(job, segment, solver);
         stake.unlock(solver, j.terms.stake);
     }
@@ -221,8 +259,7 @@ contract Market is IMarket {
     function overturn(JobId job, uint32 segment, uint32 attempt, address challenger) external onlyDispute {
         Segment storage s = _attempted(job, segment, attempt);
         Job storage j = _jobs[job];
-        address solver = _reopen(j, s);
-        _nextAttempt(s);
+        address solver = _drop(job, segment, j, s, Outcome.Overturned);
         barred[job][solver] = true;
         s.heir = challenger;
         s.heirUntil = uint64(block.timestamp + j.terms.lease / HEIR_PART);
@@ -257,6 +294,11 @@ contract Market is IMarket {
         if (s.state != needed) revert WrongState(job, segment, s.state, needed);
     }
 
+    function _requireUndisputed(Segment storage s) private view {
+        // INVARIANT: nothing in dispute is paid or taken away.
+        if (s.games != 0) revert DisputesOpen(s.games);
+    }
+
     function _requireLeaf(Segment storage s, SegmentSpec calldata spec) private view {
         bytes32 leaf = Plan.leaf(spec);
         if (leaf != s.leaf) revert WrongLeaf(s.leaf, leaf);
@@ -266,6 +308,8 @@ contract Market is IMarket {
         if (block.timestamp > j.terms.deadline) revert PastDeadline(j.terms.deadline);
         _requireState(job, segment, s, SegmentState.Open);
         if (block.timestamp < s.heirUntil && msg.sender != s.heir) revert Reserved(s.heir, s.heirUntil);
+        // INVARIANT: nobody holds a segment for one lease after the other without delivering.
+        if (block.timestamp <= s.lapsedUntil && msg.sender == s.lapsed) revert Lapsed(s.lapsed, s.lapsedUntil);
         if (barred[job][msg.sender]) revert Barred(job, msg.sender);
     }
 
@@ -317,7 +361,7 @@ contract Market is IMarket {
         return (r.segment.outputRoot, r.groups);
     }
 
-    /// Changes when, and only when, an input was overturned or voided.
+    /// Changes when, and only when, the commitment of an input was opened again.
     function _inputsKey(JobId job, Source[] calldata inputs) private view returns (bytes32) {
         uint32[] memory attempts = new uint32[](inputs.length);
         for (uint256 i = 0; i < inputs.length; ++i) {
@@ -333,18 +377,68 @@ contract Market is IMarket {
         return j.terms.escrow - j.reserved - j.spent - j.refunded;
     }
 
+    /// What auditors of a segment at `price` share.
+    function _pot(Job storage j, uint128 price) private view returns (uint256) {
+        return Plan.partOf(price, j.terms.auditShare);
+    }
+
+    function _fee(uint128 price) private view returns (uint128) {
+        return uint128(Plan.partOf(price, feeRate));
+    }
+
+    function _openAudit(JobId job, uint32 segment, Job storage j, Segment storage s) private {
+        uint128 price = s.price;
+        Opening memory opening = Opening({
+            solver: s.solver,
+            seal: s.seal,
+            attestUntil: uint48(Plan.attestUntil(s.until, j.terms.window)),
+            price: price,
+            pot: uint128(_pot(j, price)),
+            fee: _fee(price),
+            asked: j.terms.auditRate
+        });
+        audit.open(job, segment, s.attempt, opening);
+    }
+
+    /// Pays solver and auditors what was reserved; what the auditors leave is the buyer's again.
+    function _pay(JobId job, uint32 segment, Job storage j, Segment storage s, bytes32 traceRoot) private {
+        (address solver, uint128 price) = (s.solver, s.price);
+        uint128 fee = _fee(price);
+        uint256 pot = _pot(j, price);
+        j.reserved -= price + uint128(pot);
+        owed[solver] += price - fee;
+        _burn(fee);
+        emit Settled(job, segment, solver, price, fee);
+        address[] memory auditors = audit.settle(job, segment, s.attempt, traceRoot, price);
+        uint256 share = auditors.length == 0 ? 0 : pot / auditors.length;
+        for (uint256 i = 0; i < auditors.length; ++i) {
+            owed[auditors[i]] += share;
+            emit Audited(job, segment, auditors[i], share);
+        }
+        j.spent += price + uint128(share * auditors.length);
+        if (fee > 0) emission.accrue(fee, solver, j.buyer, auditors);
+    }
+
     /// Opens the segment again and releases what was reserved for it. Returns who held it.
     function _reopen(Job storage j, Segment storage s) private returns (address solver) {
         solver = s.solver;
-        j.reserved -= s.price;
+        j.reserved -= s.price + uint128(_pot(j, s.price));
         s.state = SegmentState.Open;
         s.solver = address(0);
         s.until = 0;
     }
 
-    /// Everything that was built on the last attempt can be voided from now on, and its disputes are moot.
-    function _nextAttempt(Segment storage s) private {
-        s.attempt += 1;
+    /// Opens the segment again for another attempt: everything that was built on the last can be voided from now on, and
+    /// its disputes are moot.
+    function _drop(JobId job, uint32 segment, Job storage j, Segment storage s, Outcome outcome)
+        private
+        returns (address solver)
+    {
+        bool audited = s.state == SegmentState.Committed;
+        uint32 attempt = s.attempt;
+        solver = _reopen(j, s);
+        s.attempt = attempt + 1;
         s.games = 0;
+        if (audited) audit.drop(job, segment, attempt, outcome);
     }
 }

@@ -2,12 +2,13 @@
 pragma solidity ^0.8.28;
 
 import {IStake} from "./interfaces/IStake.sol";
+import {Burner} from "./libraries/Burner.sol";
 import {Funds} from "./libraries/Funds.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
-contract Stake is IStake {
+contract Stake is IStake, Burner {
     using SafeERC20 for IERC20;
     using SafeCast for uint256;
 
@@ -16,24 +17,20 @@ contract Stake is IStake {
         uint128 locked;
     }
 
-    address private constant BURNED = 0x000000000000000000000000000000000000dEaD;
-
-    IERC20 public immutable token;
     address public immutable market;
     address public immutable dispute;
+    address public immutable audit;
 
     mapping(address account => Balance) private _balances;
 
-    error ZeroAddress();
-
-    modifier only(bool authorised) {
-        if (!authorised) revert NotAuthorised(msg.sender);
+    modifier onlyProtocol() {
+        if (msg.sender != market && msg.sender != dispute && msg.sender != audit) revert NotAuthorised(msg.sender);
         _;
     }
 
-    constructor(IERC20 token_, address market_, address dispute_) {
-        if (address(token_) == address(0) || market_ == address(0) || dispute_ == address(0)) revert ZeroAddress();
-        (token, market, dispute) = (token_, market_, dispute_);
+    constructor(IERC20 token_, address market_, address dispute_, address audit_) Burner(token_) {
+        if (market_ == address(0) || dispute_ == address(0) || audit_ == address(0)) revert ZeroAddress();
+        (market, dispute, audit) = (market_, dispute_, audit_);
     }
 
     /// @inheritdoc IStake
@@ -57,14 +54,14 @@ contract Stake is IStake {
     }
 
     /// @inheritdoc IStake
-    function lock(address account, uint256 amount) external only(msg.sender == market || msg.sender == dispute) {
+    function lock(address account, uint256 amount) external onlyProtocol {
         _takeFree(account, amount);
         _balances[account].locked += uint128(amount);
         emit Locked(account, amount);
     }
 
     /// @inheritdoc IStake
-    function unlock(address account, uint256 amount) external only(msg.sender == market || msg.sender == dispute) {
+    function unlock(address account, uint256 amount) external onlyProtocol {
         Balance storage balance = _balances[account];
         balance.locked -= amount.toUint128();
         balance.free += uint128(amount);
@@ -72,13 +69,13 @@ contract Stake is IStake {
     }
 
     /// @inheritdoc IStake
-    function slash(address account, uint256 amount, address winner) external only(msg.sender == dispute) {
+    function slash(address account, uint256 amount, address winner) external onlyProtocol {
         uint256 bounty = amount / 2;
         _balances[account].locked -= amount.toUint128();
         _balances[winner].free += uint128(bounty);
-        emit Slashed(account, amount, winner, bounty);
         // INVARIANT: part of every slashed stake is burned, so that a dispute against oneself loses money.
-        token.safeTransfer(BURNED, amount - bounty);
+        _burn(amount - bounty);
+        emit Slashed(account, amount, winner, bounty);
     }
 
     function _takeFree(address account, uint256 amount) private {

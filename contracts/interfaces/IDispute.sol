@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {DataRoot, GameId, JobId, ProgramRoot, StateRoot} from "../types/Ids.sol";
+import {DataRoot, GameId, JobId, ProgramRoot, Seal, StateRoot} from "../types/Ids.sol";
 import {SegmentSpec} from "./IMarket.sol";
 import {Page} from "./IReferee.sol";
 
@@ -48,7 +48,7 @@ enum Reason {
 }
 
 /// @notice A dispute as it stands.
-/// @param since when the awaited move began to be awaited
+/// @param since when the awaited move began to be awaited, or will: no game begins before attestations are in
 /// @param defenderLeft, challengerLeft seconds left on the clocks, at `since`
 /// @param first step before the interval or step in dispute, counted in the segment
 /// @param length number of steps from `before` to `afterRoot`
@@ -158,14 +158,17 @@ interface IDispute {
     error NotPlayer(address mover, address caller);
     error ClockOver(uint64 since, uint32 left);
     error ClockRunning(uint64 since, uint32 left);
+    error NotBegun(uint64 since);
+    error SealChanged(Seal actual, Seal named);
     error WrongLength(uint256 actual, uint256 needed);
     error OutOfRange(uint256 index, uint256 count);
     error NotAtRoot(Tree tree, uint8 height);
     error BadProof();
     error NotMoot();
 
-    /// @notice Begins a dispute of a committed segment, locking the job's stake as the caller's bond.
-    function challenge(JobId job, uint32 segment, SegmentSpec calldata spec) external returns (GameId game);
+    /// @notice Begins a dispute of the commitment with this seal, locking the job's stake as the caller's bond. Moves are
+    /// made when attestations are no longer taken, so that the trace is not shown to those who copy.
+    function challenge(JobId job, uint32 segment, SegmentSpec calldata spec, Seal seal) external returns (GameId game);
 
     // moves of the defender
     function revealTrace(GameId game, bytes32 position, bytes32[] calldata checkpoints) external;

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {DataRoot, JobId, PlanRoot, ProgramRoot, Seal, StateRoot} from "../types/Ids.sol";
+import {IBurner} from "./IBurner.sol";
 
 /// @notice What a buyer fixes when posting.
 /// @param initialGroups number of groups of the initial state
@@ -10,7 +11,10 @@ import {DataRoot, JobId, PlanRoot, ProgramRoot, Seal, StateRoot} from "../types/
 /// @param stake token units a solver locks for each claim, and a challenger as bond
 /// @param lease seconds from claim to commit
 /// @param window seconds from commit in which a challenge may begin
-/// @param clock seconds that each player of a dispute has for all their moves together
+/// @param clock seconds that each player of a dispute has for all their moves together, and that a solver has after the
+/// window to reveal the trace root
+/// @param auditRate least expected number of auditors of each commitment, in 1/10,000
+/// @param auditShare what auditors of a segment share, in 1/10,000 of its price
 /// @param deadline time after which nothing can be claimed any more, and what is unspent goes back
 struct JobTerms {
     PlanRoot planRoot;
@@ -22,6 +26,8 @@ struct JobTerms {
     uint32 lease;
     uint32 window;
     uint32 clock;
+    uint32 auditRate;
+    uint32 auditShare;
     uint64 deadline;
 }
 
@@ -62,9 +68,10 @@ enum SegmentState {
 
 /// @notice A segment as it stands.
 /// @param until end of the lease (Claimed) or of the window (Committed)
-/// @param attempt grows each time a commitment is overturned or voided
+/// @param attempt grows each time a commitment is overturned, forfeited or voided
 /// @param games open disputes of this attempt
 /// @param heir who alone may claim before `heirUntil`
+/// @param lapsed whose lease ran out last, and who may not claim before `lapsedUntil`
 /// @param leaf the plan's leaf, from the claim on
 /// @param inputsKey what the inputs were when it was claimed: changes when one of them is overturned
 struct Segment {
@@ -75,7 +82,9 @@ struct Segment {
     uint32 games;
     address heir;
     uint64 heirUntil;
+    uint64 lapsedUntil;
     uint128 price;
+    address lapsed;
     bytes32 leaf;
     bytes32 inputsKey;
     StateRoot inputRoot;
@@ -85,8 +94,9 @@ struct Segment {
 
 /// @title Jobs and segments
 /// @notice Life of a segment: Open → Claimed → Committed → Settled; Claimed → Open when the lease runs out;
-/// Committed → Open when it is overturned, and Claimed or Committed → Open when one of its inputs is.
-interface IMarket {
+/// Committed → Open when it is overturned or its trace root stays hidden (forfeited), and Claimed or Committed → Open
+/// when one of its inputs was opened again.
+interface IMarket is IBurner {
     event Posted(JobId indexed job, address indexed buyer, JobTerms terms, bytes manifest);
     event Claimed(JobId indexed job, uint32 indexed segment, address indexed solver, uint32 attempt, uint64 until);
     event Committed(
@@ -99,7 +109,11 @@ interface IMarket {
         bytes cid,
         uint64 until
     );
-    event Settled(JobId indexed job, uint32 indexed segment, address indexed solver, uint256 price);
+    /// @notice The solver is owed `price - fee`; the fee is burned.
+    event Settled(JobId indexed job, uint32 indexed segment, address indexed solver, uint256 price, uint256 fee);
+    /// @notice An auditor of a segment that settled is owed `amount`.
+    event Audited(JobId indexed job, uint32 indexed segment, address indexed auditor, uint256 amount);
+    event Forfeited(JobId indexed job, uint32 indexed segment, address indexed solver);
     event Expired(JobId indexed job, uint32 indexed segment, address indexed solver);
     event Overturned(JobId indexed job, uint32 indexed segment, address indexed solver, address challenger);
     event Voided(JobId indexed job, uint32 indexed segment, address indexed solver);
@@ -118,6 +132,8 @@ interface IMarket {
     error NotSolver(address solver, address caller);
     error Barred(JobId job, address solver);
     error Reserved(address heir, uint64 until);
+    error Lapsed(address solver, uint64 until);
+    error Revealed();
     error EscrowShort(uint256 left, uint256 price);
     error BadProof();
     error WrongLeaf(bytes32 expected, bytes32 actual);
@@ -140,16 +156,30 @@ interface IMarket {
         GroupProof[] calldata inputs
     ) external;
 
-    /// @notice Posts the result: root of every output group, the sealed trace root, and the CID of the state.
-    function commit(JobId job, uint32 segment, bytes32[] calldata groupRoots, Seal seal, bytes calldata cid) external;
+    /// @notice Posts the result: root of every output group, the sealed trace root, and the CID of the state. `inputRoot`
+    /// is the claim's: what was computed from other inputs is not taken.
+    function commit(
+        JobId job,
+        uint32 segment,
+        StateRoot inputRoot,
+        bytes32[] calldata groupRoots,
+        Seal seal,
+        bytes calldata cid
+    ) external;
 
-    /// @notice Pays for a commitment whose window is over, with no dispute open and all its inputs settled.
-    function settle(JobId job, uint32 segment, SegmentSpec calldata spec) external;
+    /// @notice Pays for a commitment whose window is over, with no dispute open and all its inputs settled: the solver, and
+    /// the auditors who attested right. `traceRoot` is what the seal hides; it may be 0 if it was revealed to the Audit.
+    function settle(JobId job, uint32 segment, SegmentSpec calldata spec, bytes32 traceRoot) external;
 
-    /// @notice Opens a claimed segment again whose lease is over. No stake is lost.
+    /// @notice Opens a committed segment again whose trace root was not revealed within a clock after the window, with no
+    /// dispute open. The solver's stake is slashed in favour of the buyer.
+    function forfeit(JobId job, uint32 segment, SegmentSpec calldata spec) external;
+
+    /// @notice Opens a claimed segment again whose lease is over. No stake is lost, but for one more lease its solver
+    /// cannot claim it.
     function expire(JobId job, uint32 segment) external;
 
-    /// @notice Opens a segment again that was built on an overturned input. No stake is lost.
+    /// @notice Opens a segment again that was built on an input that was opened again. No stake is lost.
     function void(JobId job, uint32 segment, SegmentSpec calldata spec) external;
 
     /// @notice After the deadline, or when all is settled: owes the buyer what is neither paid nor reserved.
@@ -180,4 +210,7 @@ interface IMarket {
     function jobCount() external view returns (uint64);
 
     function barred(JobId job, address solver) external view returns (bool);
+
+    /// @notice Part of every price that is burned, in 1/10,000.
+    function feeRate() external view returns (uint32);
 }

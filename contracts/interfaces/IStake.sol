@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-/// @title Stakes of solvers and challengers
+import {IBurner} from "./IBurner.sol";
+
+/// @title Stakes of solvers, challengers and auditors
 /// @notice A balance has a free and a locked part. Only the free part can be withdrawn, only the locked part can be
-/// slashed. The Market locks for work, the Dispute for a bond; nobody else can touch a balance.
-interface IStake {
+/// slashed. The Market locks for work, the Dispute for a bond, the Audit for weight in draws; nobody else can touch a
+/// balance.
+interface IStake is IBurner {
     event Deposited(address indexed account, uint256 amount);
     event Withdrawn(address indexed account, uint256 amount);
     event Locked(address indexed account, uint256 amount);
@@ -24,13 +27,13 @@ interface IStake {
     /// @notice Free and locked balance of an account, in token units.
     function balances(address account) external view returns (uint256 free, uint256 locked);
 
-    /// @notice Moves `amount` from free to locked. Market and Dispute only.
+    /// @notice Moves `amount` from free to locked. Market, Dispute and Audit only.
     function lock(address account, uint256 amount) external;
 
-    /// @notice Moves `amount` from locked to free. Market and Dispute only.
+    /// @notice Moves `amount` from locked to free. Market, Dispute and Audit only.
     function unlock(address account, uint256 amount) external;
 
     /// @notice Takes `amount` of `account`'s locked stake: half, rounded down, to `winner`, the rest is burned.
-    /// Dispute only.
+    /// Market, Dispute and Audit only.
     function slash(address account, uint256 amount, address winner) external;
 }

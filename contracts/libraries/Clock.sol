@@ -24,12 +24,14 @@ library Clock {
         return block.timestamp > uint256(g.since) + left(g);
     }
 
-    /// Takes the time since the last move from whom this move was awaited. Reverts with NotPlayer or ClockOver.
+    /// Takes the time since the last move from whom this move was awaited. Reverts with NotPlayer, NotBegun or ClockOver.
     function take(Game storage g) internal {
         bool byDefender = defenderMoves(g);
         address mover = byDefender ? g.defender : g.challenger;
         // INVARIANT: nobody moves for another, or after their time.
         if (msg.sender != mover) revert IDispute.NotPlayer(mover, msg.sender);
+        // INVARIANT: nothing of the trace is shown while attestations are taken.
+        if (block.timestamp < g.since) revert IDispute.NotBegun(g.since);
         if (isOver(g)) revert IDispute.ClockOver(g.since, left(g));
         uint32 taken = uint32(block.timestamp - g.since);
         if (byDefender) g.defenderLeft -= taken;

@@ -13,12 +13,21 @@ library Plan {
     uint256 private constant MAX_PERIOD = 30 days;
     uint256 private constant MAX_DEADLINE = 3650 days;
 
-    function validate(JobTerms calldata terms) internal view {
+    uint256 private constant MAX_AUDIT = 40_000; // four auditors, or four prices, in 1/10,000
+    uint256 private constant WHOLE = 10_000;
+
+    /// `unbonding` is how long an auditor's stake stays locked after leaving.
+    function validate(JobTerms calldata terms, uint64 unbonding) internal view {
         if (terms.segments == 0 || terms.segments > MAX_SEGMENTS) revert IMarket.InvalidTerms("segments");
         if (terms.initialGroups == 0 || terms.initialGroups > MAX_GROUPS) revert IMarket.InvalidTerms("initialGroups");
         if (terms.lease == 0 || terms.lease > MAX_PERIOD) revert IMarket.InvalidTerms("lease");
-        if (terms.window == 0 || terms.window > MAX_PERIOD) revert IMarket.InvalidTerms("window");
-        if (terms.clock == 0 || terms.clock > MAX_PERIOD) revert IMarket.InvalidTerms("clock");
+        // Half of a window is for attesting, half for revealing.
+        if (terms.window < 2 || terms.window > MAX_PERIOD) revert IMarket.InvalidTerms("window");
+        if (terms.clock < 2 || terms.clock > MAX_PERIOD) revert IMarket.InvalidTerms("clock");
+        // INVARIANT: a window, a game and time to punish are over before an auditor's stake is free.
+        if (uint256(terms.window) + 3 * uint256(terms.clock) > unbonding) revert IMarket.InvalidTerms("unbonding");
+        if (terms.auditRate > MAX_AUDIT) revert IMarket.InvalidTerms("auditRate");
+        if (terms.auditShare > MAX_AUDIT) revert IMarket.InvalidTerms("auditShare");
         if (terms.deadline <= block.timestamp || terms.deadline > block.timestamp + MAX_DEADLINE) {
             revert IMarket.InvalidTerms("deadline");
         }
@@ -33,6 +42,16 @@ library Plan {
             uint32 source = spec.inputs[i].segment;
             if (source != INITIAL && source >= segment) revert IMarket.InvalidSpec("source");
         }
+    }
+
+    /// `amount · part / 10,000`, rounded down.
+    function partOf(uint256 amount, uint256 part) internal pure returns (uint256) {
+        return amount * part / WHOLE;
+    }
+
+    /// Until when attestations of a commitment are taken whose window ends at `until`.
+    function attestUntil(uint64 until, uint32 window) internal pure returns (uint64) {
+        return until - window / 2;
     }
 
     /// Checkpoints after the input: one at the end of each interval.

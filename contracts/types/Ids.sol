@@ -19,10 +19,11 @@ type DataRoot is bytes32;
 /// @notice Root of a state: Merkle tree over the roots of its groups.
 type StateRoot is bytes32;
 
-/// @notice `sha256(traceRoot ‖ solver)`: binds a trace to the one who computed it, without showing it.
+/// @notice `sha256(traceRoot ‖ account)`: binds a trace to the one who computed it, without showing it.
 type Seal is bytes32;
 
 using {eqState as ==, neState as !=} for StateRoot global;
+using {eqSeal as ==, neSeal as !=} for Seal global;
 
 function eqState(StateRoot a, StateRoot b) pure returns (bool) {
     return StateRoot.unwrap(a) == StateRoot.unwrap(b);
@@ -30,4 +31,12 @@ function eqState(StateRoot a, StateRoot b) pure returns (bool) {
 
 function neState(StateRoot a, StateRoot b) pure returns (bool) {
     return StateRoot.unwrap(a) != StateRoot.unwrap(b);
+}
+
+function eqSeal(Seal a, Seal b) pure returns (bool) {
+    return Seal.unwrap(a) == Seal.unwrap(b);
+}
+
+function neSeal(Seal a, Seal b) pure returns (bool) {
+    return Seal.unwrap(a) != Seal.unwrap(b);
 }

@@ -2,11 +2,13 @@
 pragma solidity ^0.8.28;
 
 import {Money} from "../../../devnet/Money.sol";
+import {IAudit} from "../../../interfaces/IAudit.sol";
 import {IDispute} from "../../../interfaces/IDispute.sol";
 import {IMarket} from "../../../interfaces/IMarket.sol";
 import {IReferee} from "../../../interfaces/IReferee.sol";
 import {IStake} from "../../../interfaces/IStake.sol";
 import {Test, Vm} from "../../Test.sol";
+import {Points} from "./Points.sol";
 
 /// Cheat codes for deploying what Forge compiled, without importing it.
 interface Artifacts {
@@ -19,12 +21,16 @@ interface Artifacts {
 /// so that they compile in seconds, without the optimizer that the contracts themselves need.
 abstract contract Deployment is Test {
     address internal constant BURNED = 0x000000000000000000000000000000000000dEaD;
+    uint32 internal constant FEE_RATE = 200;
+    uint64 internal constant UNBONDING = 14 days;
     Artifacts private constant ARTIFACTS = Artifacts(address(uint160(uint256(keccak256("hevm cheat code")))));
 
     Money internal money;
     IStake internal stake;
     IMarket internal market;
     IDispute internal dispute;
+    IAudit internal audit;
+    Points internal emission;
 
     /// Deploys everything for `money_`; `referee_` may be an address without code where no dispute is played.
     function deploy(Money money_, IReferee referee_) internal {
@@ -32,11 +38,19 @@ abstract contract Deployment is Test {
         uint256 nonce = ARTIFACTS.getNonce(address(this));
         address futureMarket = ARTIFACTS.computeCreateAddress(address(this), nonce + 1);
         address futureDispute = ARTIFACTS.computeCreateAddress(address(this), nonce + 2);
-        stake = IStake(create("Stake.sol", abi.encode(money_, futureMarket, futureDispute)));
-        market = IMarket(create("Market.sol", abi.encode(money_, stake, futureDispute)));
+        address futureAudit = ARTIFACTS.computeCreateAddress(address(this), nonce + 3);
+        address futureEmission = ARTIFACTS.computeCreateAddress(address(this), nonce + 4);
+        stake = IStake(create("Stake.sol", abi.encode(money_, futureMarket, futureDispute, futureAudit)));
+        bytes memory arguments = abi.encode(money_, stake, futureDispute, futureAudit, futureEmission, FEE_RATE);
+        market = IMarket(create("Market.sol", arguments));
         dispute = IDispute(create("Dispute.sol", abi.encode(market, stake, referee_)));
+        audit = IAudit(create("Audit.sol", abi.encode(stake, market, UNBONDING)));
+        emission = new Points(address(market));
         assertEq(address(market), futureMarket, "predicted address of the Market");
         assertEq(address(dispute), futureDispute, "predicted address of the Dispute");
+        assertEq(address(audit), futureAudit, "predicted address of the Audit");
+        assertEq(address(emission), futureEmission, "predicted address of the Emission");
+        vm.label(address(audit), "Audit");
         vm.label(address(stake), "Stake");
         vm.label(address(market), "Market");
         vm.label(address(dispute), "Dispute");

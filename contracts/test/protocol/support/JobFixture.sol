@@ -23,6 +23,7 @@ abstract contract JobFixture is Deployment {
     uint32 internal constant LEASE = 1000;
     uint32 internal constant WINDOW = 500;
     uint32 internal constant CLOCK = 300;
+    uint32 internal constant AUDIT_SHARE = 1500;
     uint64 internal constant DEADLINE = 1_000_000;
     uint256 internal constant PURSE = 1_000_000;
     bytes internal constant CID = hex"01551220";
@@ -63,6 +64,8 @@ abstract contract JobFixture is Deployment {
             lease: LEASE,
             window: WINDOW,
             clock: CLOCK,
+            auditRate: 0,
+            auditShare: AUDIT_SHARE,
             deadline: DEADLINE
         });
     }
@@ -122,8 +125,12 @@ abstract contract JobFixture is Deployment {
         return Trees.root(groups);
     }
 
+    function traceRoot(uint32 segment) internal pure returns (bytes32) {
+        return keccak256(abi.encode("trace", segment));
+    }
+
     function sealOf(uint32 segment, address account) internal pure returns (Seal) {
-        return Seal.wrap(sha256(abi.encodePacked(keccak256(abi.encode("trace", segment)), account)));
+        return Seal.wrap(sha256(abi.encodePacked(traceRoot(segment), account)));
     }
 
     // ---------------------------------------------------------------- actions
@@ -146,8 +153,9 @@ abstract contract JobFixture is Deployment {
 
     function commit(address account, uint32 segment) internal {
         Seal seal = sealOf(segment, account);
+        StateRoot inputs = at(segment).inputRoot;
         vm.prank(account);
-        market.commit(job, segment, outputs[segment], seal, CID);
+        market.commit(job, segment, inputs, outputs[segment], seal, CID);
     }
 
     function deliver(address account, uint32 segment) internal {
@@ -156,7 +164,7 @@ abstract contract JobFixture is Deployment {
     }
 
     function settle(uint32 segment) internal {
-        market.settle(job, segment, spec(segment));
+        market.settle(job, segment, spec(segment), traceRoot(segment));
     }
 
     function overturn(uint32 segment) internal {
