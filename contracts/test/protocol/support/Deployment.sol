@@ -4,11 +4,12 @@ pragma solidity ^0.8.28;
 import {Money} from "../../../devnet/Money.sol";
 import {IAudit} from "../../../interfaces/IAudit.sol";
 import {IDispute} from "../../../interfaces/IDispute.sol";
+import {IEmission} from "../../../interfaces/IEmission.sol";
 import {IMarket} from "../../../interfaces/IMarket.sol";
 import {IReferee} from "../../../interfaces/IReferee.sol";
 import {IStake} from "../../../interfaces/IStake.sol";
+import {IToken} from "../../../interfaces/IToken.sol";
 import {Test, Vm} from "../../Test.sol";
-import {Points} from "./Points.sol";
 
 /// Cheat codes for deploying what Forge compiled, without importing it.
 interface Artifacts {
@@ -23,6 +24,10 @@ abstract contract Deployment is Test {
     address internal constant BURNED = 0x000000000000000000000000000000000000dEaD;
     uint32 internal constant FEE_RATE = 200;
     uint64 internal constant UNBONDING = 14 days;
+    uint64 internal constant EPOCH = 30 days;
+    uint128 internal constant FIRST_BUDGET = 1e24;
+    /// A token for each fee unit.
+    uint128 internal constant RATIO = 1e18;
     Artifacts private constant ARTIFACTS = Artifacts(address(uint160(uint256(keccak256("hevm cheat code")))));
 
     Money internal money;
@@ -30,7 +35,8 @@ abstract contract Deployment is Test {
     IMarket internal market;
     IDispute internal dispute;
     IAudit internal audit;
-    Points internal emission;
+    IToken internal rewards;
+    IEmission internal emission;
 
     /// Deploys everything for `money_`; `referee_` may be an address without code where no dispute is played.
     function deploy(Money money_, IReferee referee_) internal {
@@ -39,18 +45,20 @@ abstract contract Deployment is Test {
         address futureMarket = ARTIFACTS.computeCreateAddress(address(this), nonce + 1);
         address futureDispute = ARTIFACTS.computeCreateAddress(address(this), nonce + 2);
         address futureAudit = ARTIFACTS.computeCreateAddress(address(this), nonce + 3);
-        address futureEmission = ARTIFACTS.computeCreateAddress(address(this), nonce + 4);
+        address futureEmission = ARTIFACTS.computeCreateAddress(address(this), nonce + 5);
         stake = IStake(create("Stake.sol", abi.encode(money_, futureMarket, futureDispute, futureAudit)));
         bytes memory arguments = abi.encode(money_, stake, futureDispute, futureAudit, futureEmission, FEE_RATE);
         market = IMarket(create("Market.sol", arguments));
         dispute = IDispute(create("Dispute.sol", abi.encode(market, stake, referee_)));
         audit = IAudit(create("Audit.sol", abi.encode(stake, market, UNBONDING)));
-        emission = new Points(address(market));
+        rewards = IToken(create("Token.sol", abi.encode(futureEmission, 2 * FIRST_BUDGET)));
+        emission = IEmission(create("Emission.sol", abi.encode(rewards, market, EPOCH, FIRST_BUDGET, RATIO)));
         assertEq(address(market), futureMarket, "predicted address of the Market");
         assertEq(address(dispute), futureDispute, "predicted address of the Dispute");
         assertEq(address(audit), futureAudit, "predicted address of the Audit");
         assertEq(address(emission), futureEmission, "predicted address of the Emission");
         vm.label(address(audit), "Audit");
+        vm.label(address(emission), "Emission");
         vm.label(address(stake), "Stake");
         vm.label(address(market), "Market");
         vm.label(address(dispute), "Dispute");
