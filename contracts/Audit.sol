@@ -198,17 +198,9 @@ contract Audit is IAudit {
         record.settled += 1;
         record.unbroken += price;
         _end(r, job, segment, attempt, Outcome.Settled);
-        right = roll.attestors;
-        uint256 count = 0;
+        right = _right(roll, traceRoot);
         for (uint256 i = 0; i < right.length; ++i) {
-            address auditor = right[i];
-            // INVARIANT: what is paid is a replay: a copy of another's attestation names another auditor.
-            if (roll.attestations[auditor] != _sealOf(traceRoot, auditor)) continue;
-            _records[auditor].attested += 1;
-            right[count++] = auditor;
-        }
-        assembly ("memory-safe") {
-            mstore(right, count)
+            _records[right[i]].attested += 1;
         }
     }
 
@@ -241,6 +233,11 @@ contract Audit is IAudit {
     /// @inheritdoc IAudit
     function attestors(JobId job, uint32 segment, uint32 attempt) external view returns (address[] memory) {
         return _rolls[job][segment][attempt].attestors;
+    }
+
+    /// @inheritdoc IAudit
+    function rightAttestors(JobId job, uint32 segment, uint32 attempt) external view returns (address[] memory) {
+        return _right(_rolls[job][segment][attempt], _rounds[job][segment][attempt].traceRoot);
     }
 
     /// @inheritdoc IAudit
@@ -289,6 +286,19 @@ contract Audit is IAudit {
 
     function _sealOf(bytes32 traceRoot, address account) private pure returns (Seal) {
         return Seal.wrap(sha256(abi.encodePacked(traceRoot, account)));
+    }
+
+    function _right(Roll storage roll, bytes32 traceRoot) private view returns (address[] memory right) {
+        right = roll.attestors;
+        uint256 count = 0;
+        for (uint256 i = 0; i < right.length; ++i) {
+            address auditor = right[i];
+            // INVARIANT: what is paid is a replay: a copy of another's attestation names another auditor.
+            if (roll.attestations[auditor] == _sealOf(traceRoot, auditor)) right[count++] = auditor;
+        }
+        assembly ("memory-safe") {
+            mstore(right, count)
+        }
     }
 
     function _setWeight(address auditor, uint256 weight) private {

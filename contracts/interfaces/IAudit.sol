@@ -194,6 +194,9 @@ interface IAudit {
 
     function attestors(JobId job, uint32 segment, uint32 attempt) external view returns (address[] memory);
 
+    /// @notice Who attested the trace root that was revealed.
+    function rightAttestors(JobId job, uint32 segment, uint32 attempt) external view returns (address[] memory);
+
     /// @notice Whether `auditor` is drawn: `uint128(uint256(keccak256(abi.encode(seed, auditor)))) · enrolled · 10,000 <
     /// weight · rate · 2^128`, with the auditor's weight just before the block of the commit, and the seed
     /// `keccak256(abi.encode(blockhash(drawBlock), job, segment, attempt))`. The solver never is. Reverts with NoSeed

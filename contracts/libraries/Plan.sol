@@ -17,7 +17,7 @@ library Plan {
     uint256 private constant WHOLE = 10_000;
 
     /// `unbonding` is how long an auditor's stake stays locked after leaving.
-    function validate(JobTerms calldata terms, uint64 unbonding) internal view {
+    function validate(JobTerms memory terms, uint64 unbonding) internal view {
         if (terms.segments == 0 || terms.segments > MAX_SEGMENTS) revert IMarket.InvalidTerms("segments");
         if (terms.initialGroups == 0 || terms.initialGroups > MAX_GROUPS) revert IMarket.InvalidTerms("initialGroups");
         if (terms.lease == 0 || terms.lease > MAX_PERIOD) revert IMarket.InvalidTerms("lease");
