@@ -11,21 +11,21 @@ contract CampaignPledgesTest is CampaignFixture {
     // ---------------------------------------------------------------- pledge
 
     function test_a_pledge_is_held() external {
-        equip(ada, 600);
+        equip(ada, 60_000);
         vm.expectEmit(address(campaign));
-        emit ICampaign.Pledged(ada, 600, 600);
+        emit ICampaign.Pledged(ada, 60_000, 60_000);
         vm.prank(ada);
-        assertEq(campaign.pledge(600), 600, "taken");
-        assertEq(money.balanceOf(address(campaign)), 600, "held");
-        assertEq(campaign.raised(), 600, "raised");
-        assertEq(campaign.backers(ada).pledged, 600, "pledged");
+        assertEq(campaign.pledge(60_000), 60_000, "taken");
+        assertEq(money.balanceOf(address(campaign)), 60_000, "held");
+        assertEq(campaign.raised(), 60_000, "raised");
+        assertEq(campaign.backers(ada).pledged, 60_000, "pledged");
     }
 
     function test_no_more_is_taken_than_is_missing() external {
-        pledge(ada, 600);
-        assertEq(pledge(ben, 600), 400, "taken");
-        assertEq(money.balanceOf(ben), 200, "left");
-        assertEq(campaign.backers(ben).pledged, 400, "pledged");
+        pledge(ada, 60_000);
+        assertEq(pledge(ben, 60_000), 40_000, "taken");
+        assertEq(money.balanceOf(ben), 20_000, "left");
+        assertEq(campaign.backers(ben).pledged, 40_000, "pledged");
         assertStage(Stage.Funded);
         equip(cleo, 1);
         vm.prank(cleo);
@@ -34,9 +34,9 @@ contract CampaignPledgesTest is CampaignFixture {
     }
 
     function test_pledges_add_up() external {
-        pledge(ada, 600);
-        pledge(ada, 300);
-        assertEq(campaign.backers(ada).pledged, 900, "pledged");
+        pledge(ada, 60_000);
+        pledge(ada, 30_000);
+        assertEq(campaign.backers(ada).pledged, 90_000, "pledged");
     }
 
     function test_pledges_are_taken_up_to_the_deadline() external {
@@ -55,22 +55,22 @@ contract CampaignPledgesTest is CampaignFixture {
     // ---------------------------------------------------------------- refund
 
     function test_a_failed_campaign_refunds_once() external {
-        pledge(ada, 600);
+        pledge(ada, 60_000);
         vm.warp(PLEDGE_DEADLINE + 1);
         assertStage(Stage.Failed);
         vm.expectEmit(address(campaign));
-        emit ICampaign.PledgeRefunded(ada, 600);
+        emit ICampaign.PledgeRefunded(ada, 60_000);
         vm.prank(stranger);
         campaign.refund(ada);
-        assertEq(money.balanceOf(ada), 600, "back");
+        assertEq(money.balanceOf(ada), 60_000, "back");
         vm.expectRevert(abi.encodeWithSelector(ICampaign.NothingDue.selector, ada));
         campaign.refund(ada);
     }
 
     function test_no_refund_while_it_may_succeed() external {
-        pledge(ada, 600);
+        pledge(ada, 60_000);
         refusesToRefund(Stage.Pledging);
-        pledge(ben, 400);
+        pledge(ben, 40_000);
         refusesToRefund(Stage.Funded);
         vm.warp(PLEDGE_DEADLINE + GRACE);
         refusesToRefund(Stage.Funded);
@@ -97,14 +97,14 @@ contract CampaignPledgesTest is CampaignFixture {
         campaign.launch();
         vm.warp(PLEDGE_DEADLINE + GRACE + 1);
         campaign.refund(ada);
-        assertEq(money.balanceOf(ada), 600, "back");
+        assertEq(money.balanceOf(ada), 60_000, "back");
     }
 
     /// Any pledges of five, refunded in any order: each gets what they pledged, to the unit.
     function test_every_pledge_comes_back(uint128[5] calldata amounts, uint256 order) external {
         uint256[5] memory pledged;
         for (uint256 i = 0; i < 5; ++i) {
-            uint128 amount = uint128(bound(amounts[i], 1, 190));
+            uint128 amount = uint128(bound(amounts[i], 1, 19_000));
             pledged[i] = pledge(vm.addr(1 + i), amount);
         }
         vm.warp(PLEDGE_DEADLINE + 1);
@@ -134,7 +134,7 @@ contract CampaignPledgesTest is CampaignFixture {
     }
 
     function test_launch_needs_the_goal() external {
-        pledge(ada, 999);
+        pledge(ada, 99_999);
         vm.expectRevert(abi.encodeWithSelector(ICampaign.WrongStage.selector, Stage.Pledging, Stage.Funded));
         campaign.launch();
     }
@@ -173,9 +173,9 @@ contract CampaignPledgesTest is CampaignFixture {
     }
 
     function test_gas_of_pledging_and_launching() external {
-        equip(ada, 1000);
+        equip(ada, GOAL);
         vm.prank(ada);
-        campaign.pledge(1000);
+        campaign.pledge(GOAL);
         uint256 pledging = lastGas();
         campaign.launch();
         uint256 launching = lastGas();

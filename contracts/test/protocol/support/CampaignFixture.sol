@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {Money} from "../../../devnet/Money.sol";
 import {CampaignTerms, Contracts, ICampaign} from "../../../interfaces/ICampaign.sol";
 import {ICrowdfund} from "../../../interfaces/ICrowdfund.sol";
+import {IReferee} from "../../../interfaces/IReferee.sol";
 import {JobFixture} from "./JobFixture.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
@@ -10,7 +12,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// auditors'.
 abstract contract CampaignFixture is JobFixture {
     uint256 internal constant SHARES = 1e24;
-    uint128 internal constant GOAL = ESCROW;
+    uint128 internal constant GOAL = ESCROW; // 100,000
     uint64 internal constant STEPS = 10 * SEGMENTS;
     uint64 internal constant PLEDGE_DEADLINE = 50_000;
     uint64 internal constant GRACE = 7 days;
@@ -25,6 +27,12 @@ abstract contract CampaignFixture is JobFixture {
 
     function setUp() public virtual override {
         super.setUp();
+        begin();
+    }
+
+    /// Everything anew, for another payment token.
+    function useMoney(Money money_) internal {
+        deploy(money_, IReferee(makeAddr("referee")));
         begin();
     }
 
@@ -75,7 +83,9 @@ abstract contract CampaignFixture is JobFixture {
     function equip(address account, uint256 amount) internal {
         money.mint(account, amount);
         vm.prank(account);
-        money.approve(address(campaign), type(uint256).max);
+        // called like this since not every token's approve returns something
+        (bool ok,) = address(money).call(abi.encodeCall(money.approve, (address(campaign), type(uint256).max)));
+        assertTrue(ok, "approve");
     }
 
     function pledge(address account, uint128 amount) internal returns (uint128) {
@@ -84,11 +94,10 @@ abstract contract CampaignFixture is JobFixture {
         return campaign.pledge(amount);
     }
 
-    /// Ada 600, Ben 300, Cleo 100.
     function fundAll() internal {
-        pledge(ada, 600);
-        pledge(ben, 300);
-        pledge(cleo, 100);
+        pledge(ada, 60_000);
+        pledge(ben, 30_000);
+        pledge(cleo, 10_000);
     }
 
     function launch() internal {

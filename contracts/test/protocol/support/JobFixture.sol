@@ -18,8 +18,9 @@ import {Trees} from "./Trees.sol";
 abstract contract JobFixture is Deployment {
     uint32 internal constant INITIAL = type(uint32).max;
     uint32 internal constant SEGMENTS = 4;
-    uint128 internal constant ESCROW = 1000;
-    uint128 internal constant STAKE = 101; // odd, so that halves are rounded
+    uint128 internal constant ESCROW = 100_000;
+    uint128 internal constant PRICE = 10_000;
+    uint128 internal constant STAKE = 20_001; // odd, so that halves are rounded
     uint32 internal constant LEASE = 1000;
     uint32 internal constant WINDOW = 500;
     uint32 internal constant CLOCK = 300;
@@ -77,11 +78,11 @@ abstract contract JobFixture is Deployment {
         }
     }
 
-    function spec(uint32 segment) internal pure returns (SegmentSpec memory s) {
+    function spec(uint32 segment) internal pure virtual returns (SegmentSpec memory s) {
         s.programRoot = ProgramRoot.wrap(keccak256("program"));
         s.dataRoot = DataRoot.wrap(keccak256("data"));
         (s.steps, s.interval) = (10, 3);
-        s.price = 100 + segment;
+        s.price = PRICE + segment;
         s.inputs = new Source[](segment == 2 ? 3 : 2);
         if (segment == 0) (s.inputs[0], s.inputs[1]) = (Source(INITIAL, 0), Source(INITIAL, 1));
         if (segment == 1) (s.inputs[0], s.inputs[1]) = (Source(0, 0), Source(INITIAL, 2));
@@ -131,6 +132,24 @@ abstract contract JobFixture is Deployment {
 
     function sealOf(uint32 segment, address account) internal pure returns (Seal) {
         return Seal.wrap(sha256(abi.encodePacked(traceRoot(segment), account)));
+    }
+
+    /// What is reserved for a segment: price and pot.
+    function cost(uint32 segment) internal pure returns (uint256) {
+        return spec(segment).price + pot(segment);
+    }
+
+    function pot(uint32 segment) internal pure returns (uint256) {
+        return uint256(spec(segment).price) * AUDIT_SHARE / 10_000;
+    }
+
+    function fee(uint32 segment) internal pure returns (uint256) {
+        return uint256(spec(segment).price) * FEE_RATE / 10_000;
+    }
+
+    /// What the solver of a segment is owed.
+    function pay(uint32 segment) internal pure returns (uint256) {
+        return spec(segment).price - fee(segment);
     }
 
     // ---------------------------------------------------------------- actions

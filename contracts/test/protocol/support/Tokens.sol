@@ -30,3 +30,44 @@ contract HookMoney is Money {
         if (hooked[to]) TransferHook(to).onTransfer(from, to, amount);
     }
 }
+
+/// Its transfers and approvals return nothing, as those of some old tokens do.
+contract SilentMoney is Money {
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        super.transfer(to, amount);
+        assembly {
+            return(0, 0)
+        }
+    }
+
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
+        super.transferFrom(from, to, amount);
+        assembly {
+            return(0, 0)
+        }
+    }
+
+    function approve(address spender, uint256 amount) public override returns (bool) {
+        super.approve(spender, amount);
+        assembly {
+            return(0, 0)
+        }
+    }
+}
+
+/// Refuses transfers from and to some accounts.
+contract BlacklistMoney is Money {
+    mapping(address account => bool) public blacklisted;
+
+    error Blacklisted(address account);
+
+    function blacklist(address account) external {
+        blacklisted[account] = true;
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        if (blacklisted[from]) revert Blacklisted(from);
+        if (blacklisted[to]) revert Blacklisted(to);
+        super._update(from, to, amount);
+    }
+}
