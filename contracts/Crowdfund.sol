@@ -22,6 +22,8 @@ contract Crowdfund is ICrowdfund {
     /// @inheritdoc ICrowdfund
     mapping(address account => bool) public isCampaign;
 
+    mapping(bytes32 content => ICampaign) private _made;
+
     error ZeroAddress();
     error SameToken();
 
@@ -38,7 +40,10 @@ contract Crowdfund is ICrowdfund {
     function create(CampaignTerms calldata terms, bytes calldata manifest) external returns (ICampaign campaign) {
         _validate(terms);
         if (manifest.length > MAX_CID) revert InvalidCampaign("manifest");
-        campaign = new Campaign{salt: bytes32(uint256(uint160(msg.sender)))}(_contracts, terms, manifest);
+        bytes32 content = keccak256(abi.encode(msg.sender, terms, manifest));
+        if (address(_made[content]) != address(0)) revert AlreadyMade(_made[content]);
+        campaign = new Campaign{salt: content}(_contracts, terms, manifest);
+        _made[content] = campaign;
         campaigns.push(campaign);
         isCampaign[address(campaign)] = true;
         emit Created(campaign, msg.sender, terms, manifest);

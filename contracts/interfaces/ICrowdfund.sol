@@ -9,6 +9,7 @@ interface ICrowdfund {
     event Created(ICampaign indexed campaign, address indexed creator, CampaignTerms terms, bytes manifest);
 
     error InvalidCampaign(string what);
+    error AlreadyMade(ICampaign campaign);
 
     /// @notice Makes a campaign, at an address that follows from the caller, the terms and the manifest. `manifest` is
     /// the CID of the job's files.

@@ -39,7 +39,7 @@ contract CrowdfundTest is CampaignFixture {
         CampaignTerms memory t = volunteerTerms();
         bytes memory code =
             bytes.concat(Artifacts(address(vm)).getCode("Campaign.sol"), abi.encode(contracts(), t, CID));
-        bytes32 salt = bytes32(uint256(uint160(buyer)));
+        bytes32 salt = keccak256(abi.encode(buyer, t, CID));
         bytes32 hash = keccak256(abi.encodePacked(hex"ff", crowdfund, salt, keccak256(code)));
         address expected = address(uint160(uint256(hash)));
         vm.expectEmit(address(crowdfund));
@@ -52,7 +52,7 @@ contract CrowdfundTest is CampaignFixture {
         vm.startPrank(stranger);
         ICampaign other_ = crowdfund.create(t, CID);
         assertTrue(address(other_) != address(campaign), "addresses");
-        vm.expectRevert();
+        vm.expectRevert(abi.encodeWithSelector(ICrowdfund.AlreadyMade.selector, other_));
         crowdfund.create(t, CID);
         vm.stopPrank();
     }
