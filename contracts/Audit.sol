@@ -172,14 +172,12 @@ contract Audit is IAudit {
         r.seats = uint8(Math.min(MAX_SEATS, 2 * Math.ceilDiv(rate, WHOLE) + 2));
         r.rate = rate;
         r.solver = opening.solver;
-        // INVARIANT: weight in the draw is what it was before anybody could know of the commitment.
         (r.committedIn, r.drawBlock) = (uint48(block.number), uint48(block.number + 1));
         r.attestUntil = opening.attestUntil;
-        r.enrolled = uint128(_total.upperLookupRecent(uint48(block.number - 1)));
-        r.pot = opening.pot;
         // INVARIANT: what reporters of a round gain is expected to be less than the fee that it paid: at most four auditors
         // are expected, and half of a penalty goes to the reporter. Nobody buys work that cannot be audited to live on it.
-        r.penalty = uint128(Math.min(opening.pot / PENALTY_OF_POT, opening.fee / PENALTY_OF_FEE));
+        uint256 penalty = Math.min(opening.pot / PENALTY_OF_POT, opening.fee / PENALTY_OF_FEE);
+        r.penalty = uint112(Math.min(penalty, type(uint112).max));
         r.seal = opening.seal;
         emit Opened(job, segment, attempt, rate, r.seats, opening.pot, r.drawBlock, opening.attestUntil);
     }
@@ -321,9 +319,11 @@ contract Audit is IAudit {
     function _isDrawn(Round storage r, bytes32 seed, address auditor) private view returns (bool) {
         // INVARIANT: nobody audits their own work.
         if (auditor == r.solver) return false;
+        // INVARIANT: weight in the draw is what it was before anybody could know of the commitment.
         uint256 weight = _weights[auditor].upperLookupRecent(r.committedIn - 1);
+        uint256 enrolled = _total.upperLookupRecent(r.committedIn - 1);
         uint256 random = uint128(uint256(keccak256(abi.encode(seed, auditor))));
-        return Math.mulDiv(random, uint256(r.enrolled) * WHOLE, 1 << 128) < weight * r.rate;
+        return Math.mulDiv(random, enrolled * WHOLE, 1 << 128) < weight * r.rate;
     }
 
     function _reveal(Round storage r, JobId job, uint32 segment, uint32 attempt, bytes32 traceRoot) private {

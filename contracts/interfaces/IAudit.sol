@@ -20,8 +20,6 @@ enum Outcome {
 /// @param committedIn block of the commit: only who was enrolled before it can be drawn
 /// @param drawBlock block whose hash is the seed of the draw; moved on if nobody called `draw` in time
 /// @param attestUntil time up to which attestations are taken, and after which the trace root may be revealed
-/// @param enrolled all auditors' weight just before `committedIn`
-/// @param pot token units for those who attest right, in equal parts
 /// @param penalty token units that silence or a wrong attestation costs, if the commitment settles
 /// @param seed 0 until drawn
 /// @param traceRoot 0 until revealed
@@ -35,10 +33,7 @@ struct Round {
     uint48 committedIn;
     uint48 drawBlock;
     uint48 attestUntil;
-    // a slot for each two
-    uint128 enrolled;
-    uint128 pot;
-    uint128 penalty;
+    uint112 penalty;
     // a slot each
     Seal seal;
     bytes32 seed;
@@ -46,6 +41,7 @@ struct Round {
 }
 
 /// @notice What the Market says of a new commitment.
+/// @param pot token units for those who attest right, in equal parts
 /// @param fee token units burned if it settles
 /// @param asked least expected number of auditors, in 1/10,000
 struct Opening {
@@ -198,7 +194,7 @@ interface IAudit {
     function rightAttestors(JobId job, uint32 segment, uint32 attempt) external view returns (address[] memory);
 
     /// @notice Whether `auditor` is drawn: `uint128(uint256(keccak256(abi.encode(seed, auditor)))) · enrolled · 10,000 <
-    /// weight · rate · 2^128`, with the auditor's weight just before the block of the commit, and the seed
+    /// weight · rate · 2^128`, with the auditor's and all weight just before the block of the commit, and the seed
     /// `keccak256(abi.encode(blockhash(drawBlock), job, segment, attempt))`. The solver never is. Reverts with NoSeed
     /// while the seed is not known.
     function isDrawn(JobId job, uint32 segment, uint32 attempt, address auditor) external view returns (bool);

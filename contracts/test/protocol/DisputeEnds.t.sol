@@ -3,7 +3,7 @@ pragma solidity ^0.8.28;
 
 import {Game, IDispute, Phase, ProgramLeaf, Reason} from "../../interfaces/IDispute.sol";
 import {SegmentSpec} from "../../interfaces/IMarket.sol";
-import {GameId, Seal} from "../../types/Ids.sol";
+import {GameId, Seal, StateRoot} from "../../types/Ids.sol";
 import {GameFixture, Players} from "./support/GameFixture.sol";
 import {Fault, Toy} from "./support/Toy.sol";
 import {Trees} from "./support/Trees.sol";
@@ -77,8 +77,9 @@ contract DisputeEndsTest is GameFixture {
         claimed(p, s);
         Seal stolen = Seal.wrap(sha256(abi.encodePacked(Trees.root(checkpoints), stranger)));
         bytes32[] memory groups = Toy.groups(p.claim[steps]);
+        StateRoot inputs = market.segments(job, 0).inputRoot;
         vm.prank(solver);
-        market.commit(job, 0, groups, stolen, "");
+        market.commit(job, 0, inputs, groups, stolen, "");
         challenge(challenger, s);
         reveal(checkpoints);
         assertOverturned(Reason.BadChildren);
@@ -315,7 +316,7 @@ contract DisputeEndsTest is GameFixture {
         playTo(p, Phase.Over);
         assertEq(free(solver), PURSE / 2 - STAKE + STAKE / 2, "free");
         assertEq(locked(solver), 0, "locked");
-        assertEq(money.balanceOf(BURNED), STAKE - STAKE / 2, "burned");
+        assertEq(stake.burned(), STAKE - STAKE / 2, "burned");
     }
 
     function test_a_lost_dispute_against_oneself_loses_money() external {

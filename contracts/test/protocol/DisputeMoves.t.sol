@@ -2,10 +2,10 @@
 pragma solidity ^0.8.28;
 
 import {Game, IDispute, Phase, ProgramLeaf, Tree, ValueProof} from "../../interfaces/IDispute.sol";
-import {IMarket, SegmentSpec} from "../../interfaces/IMarket.sol";
+import {IMarket, Segment, SegmentSpec} from "../../interfaces/IMarket.sol";
 import {IReferee, Page} from "../../interfaces/IReferee.sol";
 import {IStake} from "../../interfaces/IStake.sol";
-import {GameId, ProgramRoot, StateRoot} from "../../types/Ids.sol";
+import {GameId, ProgramRoot, Seal, StateRoot} from "../../types/Ids.sol";
 import {GameFixture, Players} from "./support/GameFixture.sol";
 import {Fault, Shape, Toy} from "./support/Toy.sol";
 import {Trees} from "./support/Trees.sol";
@@ -69,14 +69,45 @@ contract DisputeMovesTest is GameFixture {
         Players memory p = began(fault());
         SegmentSpec memory s = spec(p);
         s.programRoot = ProgramRoot.wrap(keccak256("another"));
-        refuses(challenger, abi.encodeCall(IDispute.challenge, (job, 0, s)), badProof);
+        refuses(challenger, abi.encodeCall(IDispute.challenge, (job, 0, s, sealNow())), badProof);
+    }
+
+    function test_challenge_names_the_commitment() external {
+        Players memory p = began(fault());
+        Seal another = Seal.wrap(keccak256("another"));
+        bytes memory why = abi.encodeWithSelector(IDispute.SealChanged.selector, sealNow(), another);
+        refuses(stranger, abi.encodeCall(IDispute.challenge, (job, 0, spec(p), another)), why);
+    }
+
+    /// The trace stays hidden while attestations are taken: no game begins before.
+    function test_a_game_begins_when_attestations_are_in() external {
+        Players memory p = players(small(), fault());
+        SegmentSpec memory s = spec(p);
+        claimed(p, s);
+        p.list = Toy.stateRoots(p.claim, 0, steps, interval);
+        commit(p.claim[steps], p.list);
+        Segment memory c = market.segments(job, 0);
+        uint64 attestUntil = c.until - WINDOW / 2;
+        vm.prank(challenger);
+        game = dispute.challenge(job, 0, s, c.seal);
+        assertEq(at().since, attestUntil + 1, "since");
+        bytes memory move = abi.encodeCall(IDispute.revealTrace, (game, position(), p.list));
+        refuses(solver, move, abi.encodeWithSelector(IDispute.NotBegun.selector, attestUntil + 1));
+        vm.warp(attestUntil);
+        refuses(solver, move, abi.encodeWithSelector(IDispute.NotBegun.selector, attestUntil + 1));
+        refuses(challenger, move, abi.encodeWithSelector(IDispute.NotPlayer.selector, solver, challenger));
+        vm.expectRevert(abi.encodeWithSelector(IDispute.ClockRunning.selector, attestUntil + 1, CLOCK));
+        dispute.timeout(game);
+        vm.warp(attestUntil + 1);
+        play(p);
+        assertEq(at().defenderLeft, CLOCK, "no time was lost by waiting");
     }
 
     function test_challenge_needs_a_bond() external {
         Players memory p = began(fault());
         address poor = makeAddr("poor");
         bytes memory why = abi.encodeWithSelector(IStake.InsufficientFree.selector, poor, 0, STAKE);
-        refuses(poor, abi.encodeCall(IDispute.challenge, (job, 0, spec(p))), why);
+        refuses(poor, abi.encodeCall(IDispute.challenge, (job, 0, spec(p), sealNow())), why);
         assertEq(market.segments(job, 0).games, 1, "games");
     }
 
@@ -85,7 +116,7 @@ contract DisputeMovesTest is GameFixture {
         uint64 until = market.segments(job, 0).until;
         vm.warp(until + 1);
         bytes memory why = abi.encodeWithSelector(IMarket.WindowOver.selector, until);
-        refuses(stranger, abi.encodeCall(IDispute.challenge, (job, 0, spec(p))), why);
+        refuses(stranger, abi.encodeCall(IDispute.challenge, (job, 0, spec(p), sealNow())), why);
     }
 
     function test_equal_games_have_different_positions() external {
@@ -408,5 +439,9 @@ contract DisputeMovesTest is GameFixture {
         ProgramLeaf memory header = programLeaf(p.shape, 0);
         ProgramLeaf memory nest = programLeaf(p.shape, 2 + at().value - Toy.FIRST_NEST);
         return abi.encodeCall(IDispute.prove, (game, position(), header, nest, values, pages));
+    }
+
+    function sealNow() private view returns (Seal) {
+        return market.segments(job, 0).seal;
     }
 }

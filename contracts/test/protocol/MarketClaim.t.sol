@@ -17,11 +17,11 @@ contract MarketClaimTest is JobFixture {
         assertState(0, SegmentState.Claimed);
         assertEq(s.solver, solver, "solver");
         assertEq(s.until, now_ + LEASE, "until");
-        assertEq(s.price, 100, "price");
+        assertEq(s.price, PRICE, "price");
         assertEq(s.leaf, planLeaves()[0], "leaf");
         assertEq(StateRoot.unwrap(s.inputRoot), inputRoot(0), "input root");
         assertEq(locked(solver), STAKE, "locked");
-        assertEq(reserved(), 100, "reserved");
+        assertEq(reserved(), cost(0), "reserved");
     }
 
     function test_claim_builds_on_what_is_committed() external {
@@ -30,7 +30,7 @@ contract MarketClaimTest is JobFixture {
         claim(solver, 2);
         assertEq(StateRoot.unwrap(at(2).inputRoot), inputRoot(2), "input root");
         assertEq(locked(solver), 2 * STAKE, "locked");
-        assertEq(reserved(), 100 + 101 + 102, "reserved");
+        assertEq(reserved(), cost(0) + cost(1) + cost(2), "reserved");
     }
 
     function test_claim_builds_on_what_is_settled() external {
@@ -83,12 +83,12 @@ contract MarketClaimTest is JobFixture {
         assertEq(reserved(), 0, "reserved");
     }
 
-    function test_the_escrow_must_cover_the_price() external {
+    function test_the_escrow_must_cover_price_and_audit() external {
         JobTerms memory t = terms();
-        t.escrow = 200;
+        t.escrow = uint128(cost(0) + cost(1) - 1);
         job = post(t);
         deliver(solver, 0);
-        refusesClaim(other, 1, abi.encodeWithSelector(IMarket.EscrowShort.selector, 100, 101));
+        refusesClaim(other, 1, abi.encodeWithSelector(IMarket.EscrowShort.selector, cost(1) - 1, cost(1)));
     }
 
     // ---------------------------------------------------------------- proofs

@@ -67,12 +67,21 @@ contract MarketCommitTest is JobFixture {
         refusesCommit(solver, abi.encodeWithSelector(IMarket.InvalidSpec.selector, "groupRoots"));
     }
 
-    function test_a_long_cid_is_refused() external {
+    function test_work_on_other_inputs_is_refused() external {
         claim(solver, 0);
         Seal seal = sealOf(0, solver);
         vm.prank(solver);
+        vm.expectRevert(IMarket.InputChanged.selector);
+        market.commit(job, 0, StateRoot.wrap(keccak256("another")), outputs[0], seal, CID);
+    }
+
+    function test_a_long_cid_is_refused() external {
+        claim(solver, 0);
+        Seal seal = sealOf(0, solver);
+        StateRoot inputs = at(0).inputRoot;
+        vm.prank(solver);
         vm.expectRevert(abi.encodeWithSelector(IMarket.InvalidSpec.selector, "cid"));
-        market.commit(job, 0, outputs[0], seal, new bytes(129));
+        market.commit(job, 0, inputs, outputs[0], seal, new bytes(129));
     }
 
     function test_unknown_segments_are_refused() external {
@@ -82,8 +91,9 @@ contract MarketCommitTest is JobFixture {
 
     function refusesCommit(address account, bytes memory why) private {
         Seal seal = sealOf(0, account);
+        StateRoot inputs = at(0).inputRoot;
         vm.prank(account);
         vm.expectRevert(why);
-        market.commit(job, 0, outputs[0], seal, CID);
+        market.commit(job, 0, inputs, outputs[0], seal, CID);
     }
 }

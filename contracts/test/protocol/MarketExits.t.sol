@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {IMarket, Segment, SegmentSpec, SegmentState} from "../../interfaces/IMarket.sol";
+import {GroupProof, IMarket, Segment, SegmentSpec, SegmentState} from "../../interfaces/IMarket.sol";
 import {JobId} from "../../types/Ids.sol";
 import {JobFixture} from "./support/JobFixture.sol";
 
@@ -13,14 +13,15 @@ contract MarketExitsTest is JobFixture {
         deliver(solver, 0);
         pass(WINDOW + 1);
         vm.expectEmit(address(market));
-        emit IMarket.Settled(job, 0, solver, 100);
+        emit IMarket.Settled(job, 0, solver, PRICE, fee(0));
         vm.prank(stranger);
         settle(0);
         assertState(0, SegmentState.Settled);
-        assertEq(market.owed(solver), 100, "owed");
+        assertEq(market.owed(solver), pay(0), "owed");
+        assertEq(market.burned(), fee(0), "the fee is burned");
         assertEq(locked(solver), 0, "locked");
         assertEq(reserved(), 0, "reserved");
-        assertEq(spent(), 100, "spent");
+        assertEq(spent(), PRICE, "spent");
         assertEq(settled(), 1, "settled");
     }
 
@@ -65,7 +66,7 @@ contract MarketExitsTest is JobFixture {
         settle(1);
         settle(0);
         settle(1);
-        assertEq(market.owed(other), 101, "owed");
+        assertEq(market.owed(other), pay(1), "owed");
     }
 
     function test_settle_refuses_what_was_built_on_a_fallen_input() external {
@@ -85,7 +86,7 @@ contract MarketExitsTest is JobFixture {
         bytes memory why = abi.encodeWithSelector(IMarket.WrongLeaf.selector, planLeaves()[0], planLeaves()[1]);
         SegmentSpec memory wrong = spec(1);
         vm.expectRevert(why);
-        market.settle(job, 0, wrong);
+        market.settle(job, 0, wrong, traceRoot(0));
         vm.expectRevert(why);
         market.void(job, 0, wrong);
     }
@@ -104,6 +105,26 @@ contract MarketExitsTest is JobFixture {
         assertEq(locked(solver), 0, "locked");
         assertEq(reserved(), 0, "reserved");
         claim(other, 0);
+    }
+
+    function test_who_let_a_lease_run_out_waits_for_another() external {
+        claim(solver, 0);
+        pass(LEASE + 1);
+        market.expire(job, 0);
+        uint64 until = uint64(vm.getBlockTimestamp() + LEASE);
+        bytes memory why = abi.encodeWithSelector(IMarket.Lapsed.selector, solver, until);
+        pass(LEASE);
+        bytes32[] memory proof = planProof(0);
+        GroupProof[] memory inputs = inputProofs(0);
+        vm.prank(solver);
+        vm.expectRevert(why);
+        market.claim(job, 0, spec(0), proof, inputs);
+        uint256 before = vm.snapshotState();
+        claim(other, 0);
+        vm.revertToState(before);
+        pass(1);
+        claim(solver, 0);
+        assertEq(audit.records(solver).expired, 1, "on record");
     }
 
     function test_expire_waits_for_the_lease() external {
@@ -227,15 +248,17 @@ contract MarketExitsTest is JobFixture {
         claim(other, 1);
         vm.warp(DEADLINE + 1);
         market.refund(job);
-        assertEq(market.owed(buyer), ESCROW - 201, "all but what is reserved");
+        assertEq(market.owed(buyer), ESCROW - cost(0) - cost(1), "all but what is reserved");
         pass(LEASE);
         market.expire(job, 1);
         market.refund(job);
-        assertEq(market.owed(buyer), ESCROW - 100, "the expired one too");
+        assertEq(market.owed(buyer), ESCROW - cost(0), "the expired one too");
         settle(0);
+        market.refund(job);
+        assertEq(market.owed(buyer), ESCROW - PRICE, "what no auditor earned");
         vm.expectRevert(abi.encodeWithSelector(IMarket.NothingOwed.selector, buyer));
         market.refund(job);
-        assertEq(market.owed(buyer) + market.owed(solver), ESCROW, "all");
+        assertEq(market.owed(buyer) + market.owed(solver) + market.burned(), ESCROW, "all");
     }
 
     function test_refund_of_what_was_overturned_after_the_deadline() external {
@@ -260,7 +283,7 @@ contract MarketExitsTest is JobFixture {
         market.refund(job);
         settle(SEGMENTS - 1);
         market.refund(job);
-        assertEq(market.owed(buyer), ESCROW - 100 - 101 - 102 - 103, "the rest");
+        assertEq(market.owed(buyer), ESCROW - 4 * PRICE - 6, "the rest");
     }
 
     function test_refund_of_no_job_reverts() external {
@@ -275,9 +298,9 @@ contract MarketExitsTest is JobFixture {
         uint256 purse = money.balanceOf(solver);
         vm.startPrank(solver);
         vm.expectEmit(address(market));
-        emit IMarket.Withdrawn(solver, 100);
+        emit IMarket.Withdrawn(solver, pay(0));
         market.withdraw();
-        assertEq(money.balanceOf(solver), purse + 100, "purse");
+        assertEq(money.balanceOf(solver), purse + pay(0), "purse");
         vm.expectRevert(abi.encodeWithSelector(IMarket.NothingOwed.selector, solver));
         market.withdraw();
     }

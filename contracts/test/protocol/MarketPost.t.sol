@@ -44,7 +44,8 @@ contract MarketPostTest is JobFixture {
     function test_the_largest_terms_are_valid() external {
         JobTerms memory t = terms();
         (t.segments, t.initialGroups) = (2 ** 31, 256);
-        (t.lease, t.window, t.clock) = (30 days, 30 days, 30 days);
+        (t.lease, t.window, t.clock) = (30 days, uint32(UNBONDING) - 3 days, 1 days);
+        (t.auditRate, t.auditShare) = (40_000, 40_000);
         t.deadline = uint64(vm.getBlockTimestamp() + 3650 days);
         vm.prank(buyer);
         market.post(t, new bytes(128));
@@ -67,15 +68,24 @@ contract MarketPostTest is JobFixture {
         t.lease = 30 days + 1;
         refused(t, "lease");
         t = terms();
-        t.window = 0;
+        t.window = 1;
         refused(t, "window");
         t.window = 30 days + 1;
         refused(t, "window");
         t = terms();
-        t.clock = 0;
+        t.clock = 1;
         refused(t, "clock");
         t.clock = 30 days + 1;
         refused(t, "clock");
+        t = terms();
+        (t.window, t.clock) = (uint32(UNBONDING) - 3 days + 1, 1 days);
+        refused(t, "unbonding");
+        t = terms();
+        t.auditRate = 40_001;
+        refused(t, "auditRate");
+        t = terms();
+        t.auditShare = 40_001;
+        refused(t, "auditShare");
         t = terms();
         t.deadline = uint64(vm.getBlockTimestamp());
         refused(t, "deadline");
@@ -92,12 +102,20 @@ contract MarketPostTest is JobFixture {
 
     function test_no_address_is_zero() external {
         bytes4 why = bytes4(keccak256("ZeroAddress()"));
-        vm.expectRevert(why);
-        create("Market.sol", abi.encode(address(0), stake, dispute));
-        vm.expectRevert(why);
-        create("Market.sol", abi.encode(money, address(0), dispute));
-        vm.expectRevert(why);
-        create("Market.sol", abi.encode(money, stake, address(0)));
+        address[5] memory all = [address(money), address(stake), address(dispute), address(audit), address(emission)];
+        for (uint256 i = 0; i < all.length; ++i) {
+            address[5] memory some = all;
+            some[i] = address(0);
+            vm.expectRevert(why);
+            create("Market.sol", abi.encode(some, FEE_RATE));
+        }
+    }
+
+    function test_fees_are_at_most_a_tenth() external {
+        bytes memory arguments = abi.encode(money, stake, dispute, audit, emission);
+        vm.expectRevert(abi.encodeWithSelector(bytes4(keccak256("FeeRateTooHigh(uint32,uint32)")), 1001, 1000));
+        create("Market.sol", bytes.concat(arguments, abi.encode(1001)));
+        create("Market.sol", bytes.concat(arguments, abi.encode(1000)));
     }
 
     function refused(JobTerms memory t, string memory what) private {

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Money} from "../../devnet/Money.sol";
+import {IBurner} from "../../interfaces/IBurner.sol";
 import {IStake} from "../../interfaces/IStake.sol";
 import {Funds} from "../../libraries/Funds.sol";
 import {Deployment} from "./support/Deployment.sol";
@@ -12,6 +13,7 @@ contract StakeTest is Deployment {
     address private bob = makeAddr("bob");
     address private theMarket = makeAddr("market");
     address private theDispute = makeAddr("dispute");
+    address private theAudit = makeAddr("audit");
 
     function setUp() external {
         money = new Money();
@@ -107,8 +109,8 @@ contract StakeTest is Deployment {
         stake.slash(alice, 101, bob);
         assertBalance(alice, 300, 199);
         assertBalance(bob, 50, 0);
-        assertEq(money.balanceOf(BURNED), 51, "burned");
-        assertEq(money.balanceOf(address(stake)), 549, "held");
+        assertEq(stake.burned(), 51, "burned");
+        assertEq(money.balanceOf(address(stake)), 600, "held until it is swept");
     }
 
     function test_slash_of_oneself_loses_the_burned_half(uint256 amount) external {
@@ -117,7 +119,7 @@ contract StakeTest is Deployment {
         stake.lock(alice, amount);
         stake.slash(alice, amount, alice);
         assertBalance(alice, 600 - amount + amount / 2, 0);
-        assertEq(money.balanceOf(BURNED), amount - amount / 2, "burned");
+        assertEq(stake.burned(), amount - amount / 2, "burned");
     }
 
     function test_slash_of_more_than_locked_reverts() external {
@@ -136,24 +138,50 @@ contract StakeTest is Deployment {
         stake.unlock(alice, 1);
         vm.expectRevert(refusal);
         stake.slash(alice, 1, bob);
+    }
+
+    function test_market_dispute_and_audit_may_do_the_same() external {
+        address[3] memory protocol = [theMarket, theDispute, theAudit];
+        for (uint256 i = 0; i < 3; ++i) {
+            vm.startPrank(protocol[i]);
+            stake.lock(alice, 10);
+            stake.unlock(alice, 4);
+            stake.slash(alice, 6, bob);
+            vm.stopPrank();
+        }
+        assertBalance(alice, 600 - 18, 0);
+        assertBalance(bob, 9, 0);
+    }
+
+    function test_sweep_sends_away_what_is_burned_and_no_more() external {
+        vm.startPrank(theDispute);
+        stake.lock(alice, 300);
+        stake.slash(alice, 101, bob);
         vm.stopPrank();
-        vm.prank(theMarket);
-        vm.expectRevert(abi.encodeWithSelector(IStake.NotAuthorised.selector, theMarket));
-        stake.slash(alice, 0, bob);
+        vm.expectEmit(address(stake));
+        emit IBurner.Swept(51);
+        vm.prank(bob);
+        stake.sweep();
+        assertEq(money.balanceOf(BURNED), 51, "swept");
+        assertEq(stake.burned(), 0, "nothing is left to sweep");
+        stake.sweep();
+        assertEq(money.balanceOf(address(stake)), 549, "held");
     }
 
     function test_no_address_is_zero() external {
         bytes4 why = bytes4(keccak256("ZeroAddress()"));
         vm.expectRevert(why);
-        create("Stake.sol", abi.encode(address(0), theMarket, theDispute));
+        create("Stake.sol", abi.encode(address(0), theMarket, theDispute, theAudit));
         vm.expectRevert(why);
-        create("Stake.sol", abi.encode(money, address(0), theDispute));
+        create("Stake.sol", abi.encode(money, address(0), theDispute, theAudit));
         vm.expectRevert(why);
-        create("Stake.sol", abi.encode(money, theMarket, address(0)));
+        create("Stake.sol", abi.encode(money, theMarket, address(0), theAudit));
+        vm.expectRevert(why);
+        create("Stake.sol", abi.encode(money, theMarket, theDispute, address(0)));
     }
 
     function newStake(Money token) private returns (IStake) {
-        return IStake(create("Stake.sol", abi.encode(token, theMarket, theDispute)));
+        return IStake(create("Stake.sol", abi.encode(token, theMarket, theDispute, theAudit)));
     }
 
     function assertBalance(address account, uint256 free, uint256 locked) private view {

@@ -19,7 +19,7 @@ contract ThiefTest is JobFixture {
         hooks = new HookMoney();
         deploy(hooks, IReferee(makeAddr("referee")));
         thief = new Thief();
-        fund(address(thief), 1000);
+        fund(address(thief), ESCROW);
         address[3] memory honest = [buyer, solver, other];
         for (uint256 i = 0; i < honest.length; ++i) {
             fund(honest[i], PURSE);
@@ -29,12 +29,12 @@ contract ThiefTest is JobFixture {
     }
 
     function test_withdraw_of_stake_pays_once() external {
-        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (1000)));
-        bytes memory again = abi.encodeCall(IStake.withdraw, (1000));
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (ESCROW)));
+        bytes memory again = abi.encodeCall(IStake.withdraw, (ESCROW));
         thief.arm(hooks, address(stake), again, 3);
         thief.execute(address(stake), again);
         assertEq(thief.succeeded(), 0, "again");
-        assertEq(money.balanceOf(address(thief)), 1000, "purse");
+        assertEq(money.balanceOf(address(thief)), ESCROW, "purse");
         assertEq(free(address(thief)), 0, "free");
     }
 
@@ -48,7 +48,7 @@ contract ThiefTest is JobFixture {
         thief.arm(hooks, address(market), again, 3);
         thief.execute(address(market), again);
         assertEq(thief.succeeded(), 0, "again");
-        assertEq(money.balanceOf(address(thief)), 1000, "purse");
+        assertEq(money.balanceOf(address(thief)), ESCROW, "purse");
         assertEq(money.balanceOf(address(market)), ESCROW, "the other job's escrow");
     }
 

@@ -81,7 +81,7 @@ contract Crowd is JobFixture {
             bytes32 root = Trees.root(checkpoints(i, s));
             Seal seal = Seal.wrap(sha256(abi.encodePacked(root, s.solver)));
             vm.prank(s.solver);
-            market.commit(job, i, outputs[i], seal, CID);
+            market.commit(job, i, s.inputRoot, outputs[i], seal, CID);
             ++done["commit"];
             return;
         }
@@ -112,7 +112,7 @@ contract Crowd is JobFixture {
             Segment memory s = at(i);
             if (s.state != SegmentState.Committed || vm.getBlockTimestamp() > s.until || free(a) < STAKE) continue;
             vm.prank(a);
-            dispute.challenge(job, i, spec(i));
+            dispute.challenge(job, i, spec(i), s.seal);
             ++done["challenge"];
             return;
         }

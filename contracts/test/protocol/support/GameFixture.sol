@@ -112,13 +112,18 @@ abstract contract GameFixture is Deployment {
     function commit(uint32[][] memory output, bytes32[] memory checkpoints) internal {
         Seal seal = Seal.wrap(sha256(abi.encodePacked(Trees.root(checkpoints), solver)));
         bytes32[] memory groups = Toy.groups(output);
+        StateRoot inputs = market.segments(job, 0).inputRoot;
         vm.prank(solver);
-        market.commit(job, 0, groups, seal, "");
+        market.commit(job, 0, inputs, groups, seal, "");
     }
 
+    /// A game that begins at once: attestations are in.
     function challenge(address account, SegmentSpec memory s) internal {
+        Segment memory c = market.segments(job, 0);
+        uint64 begin_ = c.until - WINDOW / 2 + 1;
+        if (vm.getBlockTimestamp() < begin_) vm.warp(begin_);
         vm.prank(account);
-        game = dispute.challenge(job, 0, s);
+        game = dispute.challenge(job, 0, s, c.seal);
     }
 
     /// A dispute of the commitment that the faulty execution gives.
@@ -428,8 +433,8 @@ abstract contract GameFixture is Deployment {
     }
 
     function assertBurned() private view {
-        assertEq(money.balanceOf(BURNED), STAKE - STAKE / 2, "burned");
-        uint256 sum = free(solver) + locked(solver) + free(challenger) + free(buyer) + free(stranger);
+        assertEq(stake.burned(), STAKE - STAKE / 2, "burned");
+        uint256 sum = stake.burned() + free(solver) + locked(solver) + free(challenger) + free(buyer) + free(stranger);
         assertEq(money.balanceOf(address(stake)), sum, "stakes held");
     }
 }

@@ -26,7 +26,7 @@ abstract contract JobFixture is Deployment {
     uint32 internal constant CLOCK = 300;
     uint32 internal constant AUDIT_SHARE = 1500;
     uint64 internal constant DEADLINE = 1_000_000;
-    uint256 internal constant PURSE = 1_000_000;
+    uint256 internal constant PURSE = 10_000_000;
     bytes internal constant CID = hex"01551220";
 
     address internal buyer = makeAddr("buyer");
