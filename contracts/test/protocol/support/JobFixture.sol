@@ -24,7 +24,7 @@ abstract contract JobFixture is Deployment {
     uint32 internal constant LEASE = 1000;
     uint32 internal constant WINDOW = 500;
     uint32 internal constant CLOCK = 300;
-    uint32 internal constant AUDIT_SHARE = 1500;
+    uint32 internal constant AUDIT_SHARE = 1501; // odd, so that parts are rounded
     uint64 internal constant DEADLINE = 1_000_000;
     uint256 internal constant PURSE = 10_000_000;
     bytes internal constant CID = hex"01551220";
