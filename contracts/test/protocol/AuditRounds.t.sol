@@ -267,11 +267,11 @@ contract AuditRoundsTest is AuditFixture {
         attest(alice, 0);
         settleLater(0);
         assertEq(market.burned(), fee(0), "burned");
-        assertEq(emission.fees(), fee(0), "fees");
-        assertEq(emission.solved(solver), fee(0), "solver");
-        assertEq(emission.bought(buyer), fee(0), "buyer");
-        assertEq(emission.audited(alice), fee(0), "auditor");
-        assertEq(emission.audited(bob), 0, "no auditor");
+        assertEq(emission.fees(0), fee(0), "fees");
+        assertEq(emission.points(0, solver), fee(0) * 60 / 100, "solver");
+        assertEq(emission.points(0, buyer), fee(0) * 15 / 100, "buyer");
+        assertEq(emission.points(0, alice), fee(0) * 25 / 100, "auditor");
+        assertEq(emission.points(0, bob), 0, "no auditor");
         uint256 held = money.balanceOf(address(market));
         market.sweep();
         assertEq(market.burned(), 0, "swept");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IAudit} from "../../interfaces/IAudit.sol";
+import {IBurner} from "../../interfaces/IBurner.sol";
 import {IMarket} from "../../interfaces/IMarket.sol";
 import {IReferee} from "../../interfaces/IReferee.sol";
 import {IStake} from "../../interfaces/IStake.sol";
@@ -65,6 +67,33 @@ contract ThiefTest is JobFixture {
         vm.expectRevert();
         thief.execute(address(stake), abi.encodeCall(IStake.deposit, (400)));
         assertEq(free(address(thief)), 0, "free");
+    }
+
+    /// A sweep or a withdrawal of others' money within a deposit takes nothing that the deposit counts.
+    function test_a_sweep_within_a_deposit_is_harmless() external {
+        deliver(solver, 0);
+        pass(WINDOW + 1);
+        settle(0);
+        vm.startPrank(address(market));
+        stake.lock(solver, 100);
+        stake.slash(solver, 100, solver);
+        vm.stopPrank();
+        thief.arm(hooks, address(market), abi.encodeCall(IBurner.sweep, ()), 1);
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (400)));
+        assertEq(thief.succeeded(), 1, "of another contract");
+        assertEq(free(address(thief)), 400, "free");
+        thief.arm(hooks, address(stake), abi.encodeCall(IBurner.sweep, ()), 1);
+        vm.expectPartialRevert(Funds.WrongAmount.selector);
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (400)));
+    }
+
+    /// Enrolling, claiming and posting within a withdrawal find the money gone from the books.
+    function test_what_is_being_withdrawn_is_used_for_nothing_else() external {
+        thief.execute(address(stake), abi.encodeCall(IStake.deposit, (400)));
+        thief.arm(hooks, address(audit), abi.encodeCall(IAudit.enroll, (400)), 2);
+        thief.execute(address(stake), abi.encodeCall(IStake.withdraw, (400)));
+        assertEq(thief.succeeded(), 0, "enrolled");
+        assertEq(audit.totalWeight(), 0, "weight");
     }
 
     function test_a_refund_within_a_refund_is_refused() external {

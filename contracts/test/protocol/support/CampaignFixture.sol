@@ -82,10 +82,7 @@ abstract contract CampaignFixture is JobFixture {
     /// Gives `account` tokens that the campaign may take.
     function equip(address account, uint256 amount) internal {
         money.mint(account, amount);
-        vm.prank(account);
-        // called like this since not every token's approve returns something
-        (bool ok,) = address(money).call(abi.encodeCall(money.approve, (address(campaign), type(uint256).max)));
-        assertTrue(ok, "approve");
+        approve(account, address(campaign));
     }
 
     function pledge(address account, uint128 amount) internal returns (uint128) {
