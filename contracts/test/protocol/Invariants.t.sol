@@ -27,29 +27,53 @@ contract InvariantsTest is Test {
         targets[0] = FuzzSelector(address(crowd), actions());
     }
 
-    /// Claims, commitments and challenges come more often, so that something happens.
+    /// Time, claims, commitments and attestations come more often, so that something happens.
     function actions() private pure returns (bytes4[] memory list) {
-        bytes4[20] memory fixed_ = [
+        bytes4[44] memory fixed_ = [
+            Crowd.wait.selector,
+            Crowd.wait.selector,
+            Crowd.wait.selector,
+            Crowd.wait.selector,
+            Crowd.wait.selector,
             Crowd.wait.selector,
             Crowd.deposit.selector,
             Crowd.withdraw.selector,
             Crowd.collect.selector,
             Crowd.postAnother.selector,
+            Crowd.postAnother.selector,
+            Crowd.claim.selector,
             Crowd.claim.selector,
             Crowd.claim.selector,
             Crowd.claim.selector,
             Crowd.commit.selector,
             Crowd.commit.selector,
             Crowd.commit.selector,
+            Crowd.commit.selector,
+            Crowd.settle.selector,
             Crowd.settle.selector,
             Crowd.expire.selector,
             Crowd.void.selector,
             Crowd.refund.selector,
             Crowd.challenge.selector,
-            Crowd.challenge.selector,
+            Crowd.reveal.selector,
+            Crowd.reveal.selector,
             Crowd.reveal.selector,
             Crowd.timeout.selector,
-            Crowd.close.selector
+            Crowd.close.selector,
+            Crowd.enroll.selector,
+            Crowd.leave.selector,
+            Crowd.finishLeaving.selector,
+            Crowd.draw.selector,
+            Crowd.draw.selector,
+            Crowd.attest.selector,
+            Crowd.attest.selector,
+            Crowd.attest.selector,
+            Crowd.attest.selector,
+            Crowd.revealRoot.selector,
+            Crowd.punish.selector,
+            Crowd.punish.selector,
+            Crowd.forfeit.selector,
+            Crowd.sweep.selector
         ];
         list = new bytes4[](fixed_.length);
         for (uint256 i = 0; i < list.length; ++i) {
@@ -63,17 +87,19 @@ contract InvariantsTest is Test {
         crowd.checkLocked();
         crowd.checkPrices();
         crowd.checkGames();
+        crowd.checkFees();
     }
 
     /// Every state has an exit that needs nobody's goodwill.
     function afterInvariant() external {
         crowd.exitAll();
         crowd.checkNothingIsLeft();
+        crowd.checkFees();
     }
 
     /// The invariants are worth something: a crowd like theirs does everything there is to do.
     function test_the_crowd_does_everything() external {
-        string[14] memory deeds = [
+        string[25] memory deeds = [
             "claim",
             "claim again",
             "commit",
@@ -87,10 +113,21 @@ contract InvariantsTest is Test {
             "refund",
             "silence of the defender",
             "silence of the challenger",
-            "close"
+            "close",
+            "enroll",
+            "leave",
+            "finish leaving",
+            "draw",
+            "draw again",
+            "attest right",
+            "attest wrong",
+            "reveal the root",
+            "punish silence",
+            "punish a wrong attestation",
+            "forfeit"
         ];
-        uint256[14] memory times;
-        for (uint256 round = 0; round < 10; ++round) {
+        uint256[25] memory times;
+        for (uint256 round = 0; round < 30; ++round) {
             crowd = new Crowd();
             crowd.setUp();
             for (uint256 i = 0; i < 300; ++i) {
@@ -102,6 +139,8 @@ contract InvariantsTest is Test {
         }
         for (uint256 i = 0; i < deeds.length; ++i) {
             log(deeds[i], times[i]);
+        }
+        for (uint256 i = 0; i < deeds.length; ++i) {
             assertTrue(times[i] > 0, deeds[i]);
         }
     }
@@ -109,7 +148,8 @@ contract InvariantsTest is Test {
     function act(uint256 random) private {
         bytes4[] memory list = actions();
         bytes4 action = list[random % list.length];
-        (bool ok,) = address(crowd).call(abi.encodePacked(action, random >> 16, random >> 32, random >> 48));
+        (bool ok,) =
+            address(crowd).call(abi.encodePacked(action, random >> 16, random >> 32, random >> 48, random >> 64));
         assertTrue(ok, "an action reverted");
     }
 }

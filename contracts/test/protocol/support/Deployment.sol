@@ -50,7 +50,7 @@ abstract contract Deployment is Test {
         bytes memory arguments = abi.encode(money_, stake, futureDispute, futureAudit, futureEmission, FEE_RATE);
         market = IMarket(create("Market.sol", arguments));
         dispute = IDispute(create("Dispute.sol", abi.encode(market, stake, referee_)));
-        audit = IAudit(create("Audit.sol", abi.encode(stake, market, UNBONDING)));
+        audit = IAudit(create("Audit.sol", abi.encode(stake, market, unbonding())));
         rewards = IToken(create("Token.sol", abi.encode(futureEmission, 2 * FIRST_BUDGET)));
         emission = IEmission(create("Emission.sol", abi.encode(rewards, market, EPOCH, FIRST_BUDGET, RATIO)));
         assertEq(address(market), futureMarket, "predicted address of the Market");
@@ -62,6 +62,10 @@ abstract contract Deployment is Test {
         vm.label(address(stake), "Stake");
         vm.label(address(market), "Market");
         vm.label(address(dispute), "Dispute");
+    }
+
+    function unbonding() internal pure virtual returns (uint64) {
+        return UNBONDING;
     }
 
     /// Deploys an artifact; a revert of its constructor is handed on.
