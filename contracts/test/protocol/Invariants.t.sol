@@ -84,9 +84,8 @@ contract InvariantsTest is Test {
     function invariant_the_contracts_hold_what_they_owe() external view {
         crowd.checkStakesHeld();
         crowd.checkEscrowHeld();
-        crowd.checkLocked();
+        crowd.checkLockedAndGames();
         crowd.checkPrices();
-        crowd.checkGames();
         crowd.checkFees();
     }
 

@@ -23,6 +23,9 @@ contract Crowd is JobFixture {
     mapping(bytes32 round => bool) private hidden;
     mapping(bytes32 round => uint256) private right;
     mapping(bytes32 round => mapping(address auditor => bool)) private punished;
+    /// Weight that the draw of a round goes by, with all that was ever slashed of it before; and what was slashed so far.
+    mapping(bytes32 round => mapping(address auditor => uint256)) private atStake;
+    mapping(address auditor => uint256) private slashed;
     /// How often each action was more than passed over.
     mapping(string action => uint256) public done;
 
@@ -106,6 +109,10 @@ contract Crowd is JobFixture {
             bool careless = care % 8 == 0;
             hidden[key(i)] = careless;
             Seal seal = careless ? Seal.wrap(keccak256("nothing")) : sealed_(i, s.solver);
+            vm.roll(vm.getBlockNumber() + 1);
+            for (uint256 a = 0; a < 5; ++a) {
+                atStake[key(i)][accounts[a]] = audit.weightOf(accounts[a]) + slashed[accounts[a]];
+            }
             vm.prank(s.solver);
             market.commit(job, i, s.inputRoot, outputs[i], seal, CID);
             vm.roll(vm.getBlockNumber() + 2);
@@ -196,8 +203,8 @@ contract Crowd is JobFixture {
         address a = accounts[account % 5];
         (uint256 amount, uint64 until) = audit.leavingOf(a);
         if (amount == 0 || vm.getBlockTimestamp() < until) return;
-        checkNotSlashable(a);
         audit.finishLeaving(a);
+        checkStillSlashable(a);
         ++done["finish leaving"];
     }
 
@@ -264,8 +271,10 @@ contract Crowd is JobFixture {
             if (!silent && attestation == sealed_(i, a)) continue;
             if (silent && (r.seed == 0 || r.attestations == r.seats || r.drawBlock != r.committedIn + 1)) continue;
             if (silent && !audit.isDrawn(job, i, attempt, a)) continue;
+            uint256 before = locked(a);
             vm.prank(accounts[reporter % 5]);
             audit.punish(job, i, attempt, a);
+            slashed[a] += before - locked(a);
             punished[key(i)][a] = true;
             ++done[silent ? "punish silence" : "punish a wrong attestation"];
             return;
@@ -358,8 +367,7 @@ contract Crowd is JobFixture {
 
     function tryVoid(uint32 i) private {
         Segment memory s = at(i);
-        bool held = s.state == SegmentState.Claimed || s.state == SegmentState.Committed;
-        if (!held || inputsKey(i) == s.inputsKey) return;
+        if (!isHeld(s) || inputsKey(i) == s.inputsKey) return;
         market.void(job, i, spec(i));
         ++done[s.state == SegmentState.Claimed ? "void a claim" : "void a commitment"];
     }
@@ -466,42 +474,50 @@ contract Crowd is JobFixture {
     }
 
     /// Locked is the stake of every claim and commitment, the bond of every running game, and an auditor's weight, in draws
-    /// or leaving; and nothing else.
-    function checkLocked() external view {
+    /// or leaving; and nothing else. Every attempt counts its running games.
+    function checkLockedAndGames() external view {
+        address[5] memory who = accounts;
+        uint256[5] memory sums;
+        Segment[] memory all = new Segment[](slots());
+        uint256[] memory running = new uint256[](all.length);
+        for (uint32 i = 0; i < all.length; ++i) {
+            all[i] = market.segments(JobId.wrap(1 + i / SEGMENTS), i % SEGMENTS);
+            if (isHeld(all[i])) sums[indexOf(who, all[i].solver)] += STAKE;
+        }
+        for (uint64 g = 1; g <= dispute.gameCount(); ++g) {
+            Game memory game = dispute.games(GameId.wrap(g));
+            if (game.phase == Phase.Over) continue;
+            sums[indexOf(who, game.challenger)] += game.bond;
+            uint256 slot = (JobId.unwrap(game.job) - 1) * SEGMENTS + game.segment;
+            if (game.attempt == all[slot].attempt) ++running[slot];
+        }
+        for (uint256 i = 0; i < all.length; ++i) {
+            assertEq(all[i].games, running[i], "games");
+        }
         uint256 weights = 0;
         for (uint256 i = 0; i < 5; ++i) {
-            (uint256 sum,) = audit.leavingOf(accounts[i]);
-            sum += audit.weightOf(accounts[i]);
-            weights += audit.weightOf(accounts[i]);
-            for (uint64 j = 1; j <= market.jobCount(); ++j) {
-                for (uint32 k = 0; k < SEGMENTS; ++k) {
-                    Segment memory s = market.segments(JobId.wrap(j), k);
-                    bool held = s.state == SegmentState.Claimed || s.state == SegmentState.Committed;
-                    if (held && s.solver == accounts[i]) sum += STAKE;
-                }
-            }
-            for (uint64 g = 1; g <= dispute.gameCount(); ++g) {
-                Game memory game = dispute.games(GameId.wrap(g));
-                if (game.phase != Phase.Over && game.challenger == accounts[i]) sum += game.bond;
-            }
-            assertEq(locked(accounts[i]), sum, "locked");
+            (uint256 leaving,) = audit.leavingOf(who[i]);
+            assertEq(locked(who[i]), sums[i] + leaving + audit.weightOf(who[i]), "locked");
+            weights += audit.weightOf(who[i]);
         }
         assertEq(audit.totalWeight(), weights, "all weight");
     }
 
-    /// Before stake is unlocked: every audit that drew it could have been over, with all games and a clock to spare.
-    function checkNotSlashable(address a) private {
-        JobId chosen = job;
-        for (uint64 j = 1; j <= market.jobCount(); ++j) {
-            job = JobId.wrap(j);
-            for (uint32 i = 0; i < SEGMENTS; ++i) {
-                Round memory r = round(i);
-                if (r.outcome != Outcome.Open || r.seed == 0 || !audit.isDrawn(job, i, at(i).attempt, a)) continue;
-                bool drawnByWhatLeaves = vm.getBlockTimestamp() <= at(i).until + 2 * CLOCK && audit.weightOf(a) == 0;
-                assertFalse(drawnByWhatLeaves, "unlocked while slashable");
-            }
+    function isHeld(Segment memory s) private pure returns (bool) {
+        return s.state == SegmentState.Claimed || s.state == SegmentState.Committed;
+    }
+
+    function indexOf(address[5] memory who, address account) private pure returns (uint256 i) {
+        while (who[i] != account) ++i;
+    }
+
+    /// After stake was unlocked: of what could still be slashed, for as long as games can last, nothing was.
+    function checkStillSlashable(address a) private {
+        for (uint256 k = 0; k < slots(); ++k) {
+            uint32 i = choose(0, 0, k);
+            if (round(i).outcome != Outcome.Open || vm.getBlockTimestamp() > at(i).until + 2 * CLOCK) continue;
+            assertLe(atStake[key(i)][a], audit.weightOf(a) + slashed[a], "unlocked while slashable");
         }
-        job = chosen;
     }
 
     /// Every settled segment paid its fee, once: it was burned, and earned points.
@@ -525,7 +541,7 @@ contract Crowd is JobFixture {
             (uint256 held, uint256 paid, uint256 count) = (0, 0, 0);
             for (uint32 k = 0; k < SEGMENTS; ++k) {
                 Segment memory s = market.segments(id, k);
-                if (s.state == SegmentState.Claimed || s.state == SegmentState.Committed) held += cost(k);
+                if (isHeld(s)) held += cost(k);
                 if (s.state == SegmentState.Settled) ++count;
                 assertEq(payments[id][k] > 0 ? 1 : 0, s.state == SegmentState.Settled ? 1 : 0, "paid once");
                 assertLe(payments[id][k], cost(k), "price and pot");
@@ -535,21 +551,6 @@ contract Crowd is JobFixture {
             assertEq(spent_, paid, "spent");
             assertEq(settled_, count, "settled");
             assertLe(reserved_ + spent_ + refunded[id], ESCROW, "within the escrow");
-        }
-    }
-
-    function checkGames() external view {
-        for (uint64 j = 1; j <= market.jobCount(); ++j) {
-            for (uint32 k = 0; k < SEGMENTS; ++k) {
-                Segment memory s = market.segments(JobId.wrap(j), k);
-                uint256 running = 0;
-                for (uint64 g = 1; g <= dispute.gameCount(); ++g) {
-                    Game memory game = dispute.games(GameId.wrap(g));
-                    bool here = JobId.unwrap(game.job) == j && game.segment == k && game.attempt == s.attempt;
-                    if (here && game.phase != Phase.Over) ++running;
-                }
-                assertEq(s.games, running, "games");
-            }
         }
     }
 
