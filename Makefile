@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format artifacts golden bench bench-publish bench-gas test-slow test-aarch64 test-ipfs test-hf clean
+.PHONY: help setup demo test check format gas artifacts golden bench bench-publish bench-gas test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-aarch64  the kernels cross-compiled for ARM, under an emulator (needs two Debian packages)"
 	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
 	@echo "make test-hf    models of Hugging Face's transformers (installs it, 150 MB)"
+	@echo "make gas        the committed tables of gas, anew (contracts/test/snapshots); make test fails if they drift"
 	@echo "make golden     golden models and roots, anew (crowdtrain selftest compares machines with them)"
 	@echo "make artifacts  compile the contracts into the package; regenerate shared tables"
 
@@ -47,7 +48,7 @@ demo: .venv/demo.stamp node_modules/.stamp
 	@$(BIN)/crowdtrain demo $(ARGS)
 
 test: setup
-	node_modules/.bin/forge test
+	FORGE_SNAPSHOT_CHECK=true node_modules/.bin/forge test
 	$(BIN)/pytest -m 'not slow and not ipfs' -n 2 --dist loadgroup
 
 check: setup
@@ -55,6 +56,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	node_modules/.bin/forge fmt --check contracts
+
+gas: setup
+	node_modules/.bin/forge test --match-contract 'Gas|Float32|Referee'
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -26,11 +26,6 @@ contract Market is IMarket, Burner {
         uint128 refunded;
     }
 
-    struct Record {
-        Segment segment;
-        uint16 groups; // of the output, and of the input
-    }
-
     uint256 private constant MAX_CID = 128;
     /// The heir's first claim lasts this part of a lease.
     uint256 private constant HEIR_PART = 10;
@@ -51,7 +46,7 @@ contract Market is IMarket, Burner {
     /// @inheritdoc IMarket
     mapping(JobId job => mapping(address solver => bool)) public barred;
     mapping(JobId job => Job) private _jobs;
-    mapping(JobId job => mapping(uint32 segment => Record)) private _records;
+    mapping(JobId job => mapping(uint32 segment => Segment)) private _segments;
 
     error FeeRateTooHigh(uint32 feeRate, uint32 limit);
 
@@ -119,8 +114,8 @@ contract Market is IMarket, Burner {
         GroupProof[] calldata inputs
     ) external {
         Job storage j = _job(job, segment);
-        Record storage r = _records[job][segment];
-        _checkClaimant(job, segment, j, r.segment);
+        Segment storage s = _segments[job][segment];
+        _checkClaimant(job, segment, j, s);
         Plan.validate(spec, segment);
         bytes32 leaf = Plan.leaf(spec);
         // INVARIANT: the work is the one the buyer planned.
@@ -133,14 +128,13 @@ contract Market is IMarket, Burner {
         if (cost > left) revert EscrowShort(left, cost);
         j.reserved += uint128(cost);
 
-        r.groups = uint16(spec.inputs.length);
-        Segment storage s = r.segment;
         s.state = SegmentState.Claimed;
         s.solver = msg.sender;
         s.until = uint64(block.timestamp + j.terms.lease);
+        s.groups = uint16(spec.inputs.length);
         s.price = spec.price;
         s.leaf = leaf;
-        s.inputsKey = _inputsKey(job, spec.inputs);
+        s.inputAttempts = _inputAttempts(job, spec.inputs);
         s.inputRoot = _inputRoot(job, j, spec.inputs, inputs);
         emit Claimed(job, segment, msg.sender, s.attempt, s.until);
         stake.lock(msg.sender, j.terms.stake);
@@ -156,14 +150,13 @@ contract Market is IMarket, Burner {
         bytes calldata cid
     ) external {
         Job storage j = _job(job, segment);
-        Record storage r = _records[job][segment];
-        Segment storage s = r.segment;
+        Segment storage s = _segments[job][segment];
         _requireState(job, segment, s, SegmentState.Claimed);
         if (msg.sender != s.solver) revert NotSolver(s.solver, msg.sender);
         if (block.timestamp > s.until) revert LeaseOver(s.until);
         // INVARIANT: a reorganisation of the chain does not turn right work into wrong.
         if (s.inputRoot != inputRoot) revert InputChanged();
-        if (groupRoots.length != r.groups) revert InvalidSpec("groupRoots");
+        if (groupRoots.length != s.groups) revert InvalidSpec("groupRoots");
         if (cid.length > MAX_CID) revert InvalidSpec("cid");
         s.state = SegmentState.Committed;
         s.until = uint64(block.timestamp + j.terms.window);
@@ -178,14 +171,14 @@ contract Market is IMarket, Burner {
     /// @inheritdoc IMarket
     function settle(JobId job, uint32 segment, SegmentSpec calldata spec, bytes32 traceRoot) external {
         Job storage j = _job(job, segment);
-        Segment storage s = _records[job][segment].segment;
+        Segment storage s = _segments[job][segment];
         _requireState(job, segment, s, SegmentState.Committed);
         if (block.timestamp <= s.until) revert NotYet(s.until);
         _requireUndisputed(s);
         _requireLeaf(s, spec);
         _requireSettled(job, spec.inputs);
         // INVARIANT: what is paid was built on what was settled.
-        if (_inputsKey(job, spec.inputs) != s.inputsKey) revert InputChanged();
+        if (_inputAttempts(job, spec.inputs) != s.inputAttempts) revert InputChanged();
         s.state = SegmentState.Settled;
         j.settled += 1;
         _pay(job, segment, j, s, traceRoot);
@@ -195,14 +188,14 @@ contract Market is IMarket, Burner {
     /// @inheritdoc IMarket
     function forfeit(JobId job, uint32 segment, SegmentSpec calldata spec) external {
         Job storage j = _job(job, segment);
-        Segment storage s = _records[job][segment].segment;
+        Segment storage s = _segments[job][segment];
         _requireState(job, segment, s, SegmentState.Committed);
         uint64 until = s.until + j.terms.clock;
         if (block.timestamp <= until) revert NotYet(until);
         _requireUndisputed(s);
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses stake for work whose inputs fell, or whose trace root is known.
-        if (_inputsKey(job, spec.inputs) != s.inputsKey) revert InputChanged();
+        if (_inputAttempts(job, spec.inputs) != s.inputAttempts) revert InputChanged();
         if (audit.rounds(job, segment, s.attempt).traceRoot != 0) revert Revealed();
         address solver = _drop(job, segment, j, s, Outcome.Forfeited);
         barred[job][solver] = true;
@@ -213,12 +206,12 @@ contract Market is IMarket, Burner {
     /// @inheritdoc IMarket
     function expire(JobId job, uint32 segment) external {
         Job storage j = _job(job, segment);
-        Segment storage s = _records[job][segment].segment;
+        Segment storage s = _segments[job][segment];
         _requireState(job, segment, s, SegmentState.Claimed);
         if (block.timestamp <= s.until) revert NotYet(s.until);
         address solver = _reopen(j, s);
         s.lapsed = solver;
-        s.lapsedUntil = uint64(block.timestamp + j.terms.lease);
+        s.lapsedUntil = uint48(block.timestamp + j.terms.lease);
         emit Expired(job, segment, solver);
         audit.expired(solver);
         stake.unlock(solver, j.terms.stake);
@@ -227,11 +220,11 @@ contract Market is IMarket, Burner {
     /// @inheritdoc IMarket
     function void(JobId job, uint32 segment, SegmentSpec calldata spec) external {
         Job storage j = _job(job, segment);
-        Segment storage s = _records[job][segment].segment;
+        Segment storage s = _segments[job][segment];
         if (s.state != SegmentState.Claimed) _requireState(job, segment, s, SegmentState.Committed);
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses a claim whose inputs are what they were.
-        if (_inputsKey(job, spec.inputs) == s.inputsKey) revert InputsStand();
+        if (_inputAttempts(job, spec.inputs) == s.inputAttempts) revert InputsStand();
         address solver = _drop(job, segment, j, s, Outcome.Voided);
         emit Voided(job, segment, solver);
         stake.unlock(solver, j.terms.stake);
@@ -242,7 +235,7 @@ contract Market is IMarket, Burner {
     /// @inheritdoc IMarket
     function disputed(JobId job, uint32 segment) external onlyDispute returns (Segment memory, JobTerms memory) {
         Job storage j = _job(job, segment);
-        Segment storage s = _records[job][segment].segment;
+        Segment storage s = _segments[job][segment];
         _requireState(job, segment, s, SegmentState.Committed);
         // INVARIANT: after the window no new dispute can hold up the payment.
         if (block.timestamp > s.until) revert WindowOver(s.until);
@@ -262,7 +255,7 @@ contract Market is IMarket, Burner {
         address solver = _drop(job, segment, j, s, Outcome.Overturned);
         barred[job][solver] = true;
         s.heir = challenger;
-        s.heirUntil = uint64(block.timestamp + j.terms.lease / HEIR_PART);
+        s.heirUntil = uint48(block.timestamp + j.terms.lease / HEIR_PART);
         emit Overturned(job, segment, solver, challenger);
     }
 
@@ -280,7 +273,7 @@ contract Market is IMarket, Burner {
 
     /// @inheritdoc IMarket
     function segments(JobId job, uint32 segment) external view returns (Segment memory) {
-        return _records[job][segment].segment;
+        return _segments[job][segment];
     }
 
     // ---------------------------------------------------------------- checks
@@ -316,7 +309,7 @@ contract Market is IMarket, Burner {
     function _requireSettled(JobId job, Source[] calldata inputs) private view {
         for (uint256 i = 0; i < inputs.length; ++i) {
             uint32 source = inputs[i].segment;
-            if (source != Plan.INITIAL && _records[job][source].segment.state != SegmentState.Settled) {
+            if (source != Plan.INITIAL && _segments[job][source].state != SegmentState.Settled) {
                 revert InputNotReady(source);
             }
         }
@@ -324,7 +317,7 @@ contract Market is IMarket, Burner {
 
     /// The attempt in dispute, which must still stand.
     function _attempted(JobId job, uint32 segment, uint32 attempt) private view returns (Segment storage s) {
-        s = _records[job][segment].segment;
+        s = _segments[job][segment];
         _requireState(job, segment, s, SegmentState.Committed);
         // INVARIANT: a dispute decides on the attempt that it began with, and on no other.
         if (s.attempt != attempt) revert InputChanged();
@@ -355,20 +348,18 @@ contract Market is IMarket, Burner {
     /// Root and number of groups of a segment's output, or of the initial state.
     function _output(JobId job, Job storage j, uint32 source) private view returns (StateRoot, uint256) {
         if (source == Plan.INITIAL) return (j.terms.initialRoot, j.terms.initialGroups);
-        Record storage r = _records[job][source];
-        SegmentState state = r.segment.state;
-        if (state != SegmentState.Committed && state != SegmentState.Settled) revert InputNotReady(source);
-        return (r.segment.outputRoot, r.groups);
+        Segment storage s = _segments[job][source];
+        if (s.state != SegmentState.Committed && s.state != SegmentState.Settled) revert InputNotReady(source);
+        return (s.outputRoot, s.groups);
     }
 
-    /// Changes when, and only when, the commitment of an input was opened again.
-    function _inputsKey(JobId job, Source[] calldata inputs) private view returns (bytes32) {
-        uint32[] memory attempts = new uint32[](inputs.length);
+    /// Sum of the inputs' attempts. It grows when, and only when, the commitment of one of them is opened again, since
+    /// attempts only grow.
+    function _inputAttempts(JobId job, Source[] calldata inputs) private view returns (uint64 sum) {
         for (uint256 i = 0; i < inputs.length; ++i) {
             uint32 source = inputs[i].segment;
-            if (source != Plan.INITIAL) attempts[i] = _records[job][source].segment.attempt;
+            if (source != Plan.INITIAL) sum += _segments[job][source].attempt;
         }
-        return keccak256(abi.encodePacked(attempts));
     }
 
     // ---------------------------------------------------------------- changes

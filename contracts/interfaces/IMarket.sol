@@ -73,20 +73,26 @@ enum SegmentState {
 /// @param heir who alone may claim before `heirUntil`
 /// @param lapsed whose lease ran out last, and who may not claim before `lapsedUntil`
 /// @param leaf the plan's leaf, from the claim on
-/// @param inputsKey what the inputs were when it was claimed: changes when one of them is overturned
+/// @param inputAttempts sum of the inputs' attempts when it was claimed: no longer theirs if one was opened again
+/// @param groups how many the output has, and the input
 struct Segment {
     SegmentState state;
     address solver;
     uint64 until;
+    uint16 groups;
+    // next slot
     uint32 attempt;
     uint32 games;
-    address heir;
-    uint64 heirUntil;
-    uint64 lapsedUntil;
+    uint64 inputAttempts;
     uint128 price;
+    // next slot
+    address heir;
+    uint48 heirUntil;
+    uint48 lapsedUntil;
+    // next slot
     address lapsed;
+    // a slot each
     bytes32 leaf;
-    bytes32 inputsKey;
     StateRoot inputRoot;
     StateRoot outputRoot;
     Seal seal;

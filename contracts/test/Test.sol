@@ -10,6 +10,7 @@ interface Vm {
     }
 
     function addr(uint256 privateKey) external pure returns (address);
+    function cool(address target) external;
     function assertApproxEqAbs(uint256 left, uint256 right, uint256 maxDelta, string calldata err) external pure;
     function assume(bool condition) external pure;
     function deal(address account, uint256 balance) external;

@@ -342,7 +342,7 @@ contract Crowd is JobFixture {
         for (uint256 k = 0; k < sources.length; ++k) {
             if (sources[k].segment != INITIAL && at(sources[k].segment).state != SegmentState.Settled) return;
         }
-        if (inputsKey(i) != s.inputsKey || hidden[key(i)]) return;
+        if (inputAttempts(i) != s.inputAttempts || hidden[key(i)]) return;
         market.settle(job, i, spec(i), round(i).traceRoot == 0 ? rootOf(i) : bytes32(0));
         uint256 auditors = right[key(i)];
         payments[job][i] += s.price + (auditors == 0 ? 0 : pot(i) / auditors * auditors);
@@ -353,7 +353,7 @@ contract Crowd is JobFixture {
     function tryForfeit(uint32 i) private {
         Segment memory s = at(i);
         if (s.state != SegmentState.Committed || vm.getBlockTimestamp() <= s.until + CLOCK || s.games > 0) return;
-        if (inputsKey(i) != s.inputsKey || round(i).traceRoot != 0) return;
+        if (inputAttempts(i) != s.inputAttempts || round(i).traceRoot != 0) return;
         market.forfeit(job, i, spec(i));
         ++done["forfeit"];
     }
@@ -367,7 +367,7 @@ contract Crowd is JobFixture {
 
     function tryVoid(uint32 i) private {
         Segment memory s = at(i);
-        if (!isHeld(s) || inputsKey(i) == s.inputsKey) return;
+        if (!isHeld(s) || inputAttempts(i) == s.inputAttempts) return;
         market.void(job, i, spec(i));
         ++done[s.state == SegmentState.Claimed ? "void a claim" : "void a commitment"];
     }
@@ -442,13 +442,11 @@ contract Crowd is JobFixture {
         list[4] = Trees.root(outputs[i]);
     }
 
-    function inputsKey(uint32 i) private view returns (bytes32) {
+    function inputAttempts(uint32 i) private view returns (uint64 sum) {
         Source[] memory sources = spec(i).inputs;
-        uint256[] memory attempts = new uint256[](sources.length);
         for (uint256 k = 0; k < sources.length; ++k) {
-            if (sources[k].segment != INITIAL) attempts[k] = at(sources[k].segment).attempt;
+            if (sources[k].segment != INITIAL) sum += at(sources[k].segment).attempt;
         }
-        return keccak256(abi.encodePacked(attempts));
     }
 
     // ---------------------------------------------------------------- what must hold
