@@ -327,7 +327,8 @@ contract Audit is IAudit {
     }
 
     function _reveal(Round storage r, JobId job, uint32 segment, uint32 attempt, bytes32 traceRoot) private {
-        if (_sealOf(traceRoot, r.solver) != r.seal) revert WrongTrace(traceRoot);
+        // INVARIANT: what was revealed is not 0, which says that nothing was.
+        if (traceRoot == 0 || _sealOf(traceRoot, r.solver) != r.seal) revert WrongTrace(traceRoot);
         r.traceRoot = traceRoot;
         emit Revealed(job, segment, attempt, traceRoot);
     }

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IAudit, Outcome} from "../../interfaces/IAudit.sol";
 import {IMarket, SegmentSpec, SegmentState} from "../../interfaces/IMarket.sol";
+import {Seal, StateRoot} from "../../types/Ids.sol";
 import {AuditFixture} from "./support/AuditFixture.sol";
 
 /// The exit from commitments whose trace root stays hidden.
@@ -112,5 +113,23 @@ contract MarketForfeitTest is AuditFixture {
         market.settle(job, 0, spec(0), keccak256("nothing"));
         pass(CLOCK);
         market.forfeit(job, 0, spec(0));
+    }
+
+    /// Nothing is no trace root, even if the seal is of nothing.
+    function test_a_seal_of_zero_is_forfeited_too() external {
+        claim(solver, 0);
+        Seal seal = Seal.wrap(sha256(abi.encodePacked(bytes32(0), solver)));
+        StateRoot inputs = at(0).inputRoot;
+        vm.prank(solver);
+        market.commit(job, 0, inputs, outputs[0], seal, CID);
+        pass(WINDOW + 1);
+        SegmentSpec memory s = spec(0);
+        bytes memory why = abi.encodeWithSelector(IAudit.WrongTrace.selector, bytes32(0));
+        vm.expectRevert(why);
+        market.settle(job, 0, s, 0);
+        vm.expectRevert(why);
+        audit.reveal(job, 0, 0, 0);
+        pass(CLOCK);
+        market.forfeit(job, 0, s);
     }
 }
