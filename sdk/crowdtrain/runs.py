@@ -14,6 +14,7 @@ import json
 import math
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -418,10 +419,11 @@ class Cancelled(CrowdtrainError):
 
 
 class Runs:
-    """The runs in a folder."""
+    """The runs in a folder. May be used from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
         self._runs: dict[RunId, Run] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for which in filter(None, (RunId.parse(path.name) for path in folder.iterdir())):
@@ -429,9 +431,10 @@ class Runs:
 
     def get(self, which: RunId) -> Run:
         """A run, begun or not."""
-        if which not in self._runs:
-            self._runs[which] = Run(self._folder / which.folder, which)
-        return self._runs[which]
+        with self._lock:  # two threads must not get two runs, one of which knows nothing
+            if which not in self._runs:
+                self._runs[which] = Run(self._folder / which.folder, which)
+            return self._runs[which]
 
     @property
     def size(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +53,17 @@ def prepared(given: Sample, folder: Path) -> Run:
     run = Runs(folder).get(which(given))
     run.prepare(files_of(given), no_segment)
     return run
+
+
+def test_threads_that_ask_at_once_get_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(run: Run) -> None:
+        time.sleep(0.05)
+
+    monkeypatch.setattr(Run, "_load", slowly)
+    runs, wanted = Runs(tmp_path), which(sample())
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda _: runs.get(wanted), range(4)))
+    assert len(set(map(id, got))) == 1
 
 
 def stop_after(calls: int) -> Callable[[], None]:
