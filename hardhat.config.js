@@ -26,7 +26,13 @@ subtask(TASK_COMPILE_SOLIDITY_GET_SOURCE_PATHS, async (_, { config }, runSuper) 
 
 task("deploy", "Deploys the contracts and writes <folder>/<chain id>.json", require("./contracts/tools/deploy.js"))
   .addOptionalParam("token", "the ERC-20 of all payments; without it, a token that anybody may mint")
-  .addOptionalParam("folder", "where the deployment file goes", "deployments");
+  .addOptionalParam("folder", "where the deployment file goes", "deployments")
+  .addOptionalParam("feeRate", "part of every price that is burned, in 1/10,000")
+  .addOptionalParam("unbonding", "seconds for which auditors' stake stays locked after leaving")
+  .addOptionalParam("epochLength", "seconds of an epoch of rewards")
+  .addOptionalParam("firstBudget", "most units of the protocol's token that the first epoch mints")
+  .addOptionalParam("cap", "most units of the protocol's token that there can ever be")
+  .addOptionalParam("ratio", "most units of the protocol's token for each fee unit, in 1e-18");
 
 module.exports = {
   solidity: { version: VERSION, settings: require("./contracts/tools/settings.json") },

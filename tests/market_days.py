@@ -22,7 +22,7 @@ from crowdtrain_node.decide import Policy
 from crowdtrain_node.solver import Solver
 from crowdtrain_verifier.decide import Policy as VerifierPolicy
 from crowdtrain_verifier.verifier import Verifier
-from small_jobs import SEGMENTS, Sample, sample
+from small_jobs import PRICE, SEGMENTS, Sample, sample
 
 __all__ = ["BUYER", "HARDWARE", "MONEY", "Market", "Process", "run_until"]
 
@@ -43,9 +43,9 @@ class Process(Protocol):
 class Market:
     """A chain and a store with one posted job, and the processes that were started."""
 
-    def __init__(self, folder: Path, **terms: int) -> None:
+    def __init__(self, folder: Path, price: int = PRICE, **terms: int) -> None:
         self.folder = folder
-        self.given: Sample = sample()
+        self.given: Sample = sample(price)
         self.chain = FakeChain(BUYER)
         self.chain.mint(MONEY)
         self.store: Store = self.given.store

@@ -17,6 +17,8 @@ from small_programs import perceptron, perceptron_data, perceptron_state
 BUYER = Address("0x00000000000000000000000000000000000B0b01")
 SOLVER = Address("0x00000000000000000000000000000000000A11CE")
 STEPS, SEGMENTS, INTERVAL, PRICE = 5, 2, 2, 100
+PAY = 98
+"""the price without the fee"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Sample:
             lease=60,
             window=30,
             clock=120,
+            audit_rate=0,
+            audit_share=0,
             deadline=2**40,
         )
         return Job(JobId(1), BUYER, terms, 0, 0, 0, self.manifest)
@@ -68,14 +72,14 @@ def open_segment(index: int) -> Segment:
     zero = bytes(32)
     nobody = Address("0x" + "00" * 20)
     key = SegmentKey(JobId(1), index)
-    return Segment(key, SegmentState.OPEN, nobody, 0, 0, 0, nobody, 0, 0, zero, zero, zero, zero)
+    return Segment(key, SegmentState.OPEN, nobody, 0, 0, 0, nobody, 0, nobody, 0, 0, zero, zero, zero, zero)
 
 
-def sample() -> Sample:
+def sample(price: int = PRICE) -> Sample:
     """A fresh sample in a store of its own."""
     store = FakeStore()
     program, data, state = perceptron(STEPS), perceptron_data(STEPS), perceptron_state()
-    plan = chain(program, data.root, segments=SEGMENTS, steps=STEPS, interval=INTERVAL, price=PRICE)
+    plan = chain(program, data.root, segments=SEGMENTS, steps=STEPS, interval=INTERVAL, price=price)
     manifest = publish_job(store, plan, [program], [data], state)
     assert merkle.root(state.group_roots) == state.root
     return Sample(store, program, data, state, plan, manifest)
@@ -102,4 +106,5 @@ def commit(chain: Chain, given: Sample, key: SegmentKey, done: Replay) -> None:
     """Stores and commits what was run."""
     output = done.state_at(len(done.trace) - 1)
     sealed = seal(trace_root(done.trace), bytes.fromhex(chain.address[2:]))
-    chain.commit(key, output.group_roots, sealed, tensors.save_state(given.store, output))
+    cid = tensors.save_state(given.store, output)
+    chain.commit(key, done.trace[0], output.group_roots, sealed, cid)

@@ -28,9 +28,11 @@ from crowdtrain.stores import HttpStore, Store
 from crowdtrain.web3_chain import Web3Chain
 from small_programs import perceptron, perceptron_data, perceptron_state
 
-__all__ = ["CLOCK", "LEASE", "MONEY", "PRICE", "STAKE", "WINDOW", "Town"]
+__all__ = ["CLOCK", "LEASE", "MONEY", "PAY", "PRICE", "STAKE", "WINDOW", "Town"]
 
 MONEY, STAKE, PRICE = 10**24, 1000, 100
+PAY = 98
+"""the price without the fee"""
 LEASE, WINDOW, CLOCK = 600, 2000, 1000
 """long enough for a slow machine; tests let time pass by setting the chain's clock forward"""
 ROWS = 64
@@ -122,10 +124,12 @@ class Town:
 
     # ---------------------------------------------------------------- jobs
 
-    def post(self, *, segments: int = 1, steps: int = 4, interval: int = 2, **changes: int) -> JobId:
+    def post(
+        self, *, segments: int = 1, steps: int = 4, interval: int = 2, price: int = PRICE, **changes: int
+    ) -> JobId:
         """Posts a job that trains the perceptron."""
         plan = chain(
-            self.program, self.data.root, segments=segments, steps=steps, interval=interval, price=PRICE
+            self.program, self.data.root, segments=segments, steps=steps, interval=interval, price=price
         )
         manifest = publish_job(self.store, plan, [self.program], [self.data], self.state)
         terms = JobTerms(
@@ -133,11 +137,13 @@ class Town:
             initial_root=self.state.root,
             initial_groups=len(self.state),
             segments=segments,
-            escrow=plan.price,
+            escrow=2 * plan.price,
             stake=STAKE,
             lease=LEASE,
             window=WINDOW,
             clock=CLOCK,
+            audit_rate=0,
+            audit_share=0,
             deadline=self.buyer.now() + 100_000,
         )
         job, _ = self.buyer.post(replace(terms, **changes), manifest)  # type: ignore[arg-type]

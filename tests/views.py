@@ -7,14 +7,17 @@ from typing import Any
 
 from crowdtrain.chain import (
     INITIAL,
+    NONE,
     Address,
     Game,
     GameId,
     Job,
     JobId,
     JobTerms,
+    Outcome,
     Phase,
     Reason,
+    Round,
     Segment,
     SegmentKey,
     SegmentSpec,
@@ -27,6 +30,7 @@ from crowdtrain.watch import Book, ChainView
 from crowdtrain_engine import merkle
 
 __all__ = [
+    "BLOCK",
     "BOOK",
     "JOB",
     "ME",
@@ -35,13 +39,14 @@ __all__ = [
     "SEGMENTS",
     "STAKE",
     "TERMS",
+    "audit",
     "chain_view",
     "game",
     "segment",
 ]
 
 ME, OTHER, NOBODY = (Address("0x" + digit * 40) for digit in "120")
-JOB, STAKE, SEGMENTS, NOW = JobId(1), 50, 3, 1000
+JOB, STAKE, SEGMENTS, NOW, BLOCK = JobId(1), 50, 3, 1000, 500
 
 
 def _root(text: str) -> bytes:
@@ -79,6 +84,8 @@ TERMS = JobTerms(
     lease=60,
     window=40,
     clock=100,
+    audit_rate=0,
+    audit_share=0,
     deadline=5000,
 )
 
@@ -95,6 +102,8 @@ def segment(index: int, state: SegmentState = SegmentState.OPEN, **changes: Any)
         games=0,
         heir=NOBODY,
         heir_until=0,
+        lapsed=NOBODY,
+        lapsed_until=0,
         price=100,
         leaf=bytes(32),
         input_root=bytes(32) if is_open else merkle.root(output(index - 1)),
@@ -102,6 +111,25 @@ def segment(index: int, state: SegmentState = SegmentState.OPEN, **changes: Any)
         seal=_root(f"seal {index}") if done else bytes(32),
         group_roots=output(index) if done else (),
         cid="cid" if done else "",
+    )
+    return replace(plain, **changes)
+
+
+def audit(**changes: Any) -> Round:
+    """The audit of a commitment of the last block but two, for which nobody has drawn yet."""
+    plain = Round(
+        outcome=Outcome.OPEN,
+        seats=4,
+        attestations=0,
+        rate=10_000,
+        solver=OTHER,
+        committed_in=BLOCK - 2,
+        draw_block=BLOCK - 1,
+        attest_until=NOW + 10,
+        penalty=8,
+        seal=_root("seal 0"),
+        seed=NONE,
+        trace_root=NONE,
     )
     return replace(plain, **changes)
 
@@ -130,7 +158,7 @@ def chain_view(*segments: Segment, games: tuple[Game, ...] = (), **changes: Any)
     job = Job(JOB, OTHER, TERMS, reserved, 100 * settled, settled, "manifest")
     plain = ChainView(
         now=NOW,
-        block=1,
+        block=BLOCK,
         address=ME,
         free=0,
         locked=0,

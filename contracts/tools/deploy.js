@@ -5,30 +5,29 @@ const { getAddress, getContractAddress } = require("@ethersproject/address");
 
 const NO_RECEIPT = 120; // seconds
 
-/// Each contract with its constructor's arguments, in the order of deployment.
-const CONSTRUCTORS = {
-  Referee: [],
-  Stake: ["Money", "Market", "Dispute"],
-  Market: ["Money", "Stake", "Dispute"],
-  Dispute: ["Market", "Stake", "Referee"],
-};
+/// What is fixed for ever unless options say otherwise; and what each constructor is given, in the order of deployment.
+const { parameters, constructors } = require("../../sdk/crowdtrain/contracts.json");
 
-module.exports = async function deploy({ token, folder }, { run, artifacts, network }) {
+module.exports = async function deploy({ token, folder, ...options }, { run, artifacts, network }) {
   await run("compile", { quiet: true });
   const request = (method, ...params) => network.provider.request({ method, params });
   const [from] = await request("eth_accounts");
   if (!from) throw new Error(`network ${network.name} has no account: set DEPLOYER_KEY to the key that pays`);
   const block = Number(await request("eth_blockNumber"));
 
-  // Stake, Market and Dispute name each other, so each is told where the others are going to be.
-  const names = [...Object.keys(CONSTRUCTORS), ...(token ? [] : ["Money"])];
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const numbers = { ...parameters, ...Object.fromEntries(given) };
+  const word = (value) => BigInt(value).toString(16).padStart(64, "0");
+
+  // Contracts name each other, so each is told where the others are going to be.
+  const names = Object.keys(constructors).filter((name) => !token || name !== "Money");
   const first = Number(await request("eth_getTransactionCount", from, "latest"));
   const at = Object.fromEntries(names.map((name, i) => [name, getContractAddress({ from, nonce: first + i })]));
   if (token) at.Money = getAddress(token);
 
   for (const name of names) {
     const { bytecode } = await artifacts.readArtifact(name);
-    const words = (CONSTRUCTORS[name] ?? []).map((other) => at[other].slice(2).toLowerCase().padStart(64, "0"));
+    const words = constructors[name].map((what) => word(at[what] ?? numbers[what]));
     const transaction = { from, data: bytecode + words.join("") };
     const gas = await request("eth_estimateGas", transaction);
     const receipt = await mined(request, await request("eth_sendTransaction", { ...transaction, gas }));
@@ -48,6 +47,10 @@ module.exports = async function deploy({ token, folder }, { run, artifacts, netw
     market: at.Market,
     dispute: at.Dispute,
     referee: at.Referee,
+    audit: at.Audit,
+    rewards: at.Token,
+    emission: at.Emission,
+    crowdfund: at.Crowdfund,
   };
   fs.mkdirSync(folder, { recursive: true });
   fs.writeFileSync(file, JSON.stringify(deployment, null, 2) + "\n");

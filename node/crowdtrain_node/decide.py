@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from crowdtrain.actions import (
     HELD,
+    OWED,
     Action,
     Answer,
     Load,
     OfSegment,
+    Settle,
     Timeout,
+    Withdraw,
     inputs_changed,
     way_out,
 )
@@ -23,19 +26,17 @@ from crowdtrain.watch import Book, ChainView
 
 __all__ = [
     "NO_LIMIT",
-    "OWED",
     "Appraise",
     "Claim",
     "Commit",
     "Execute",
     "Policy",
     "Prepare",
+    "Reveal",
     "View",
-    "Withdraw",
     "decide",
 ]
 
-OWED = "what is owed"
 NO_LIMIT = 2**128 - 1
 
 
@@ -44,7 +45,7 @@ class Policy:
     """What the owner of a solver wants. Money in token units, times in seconds."""
 
     min_price: int = 0
-    """least pay for a segment"""
+    """least pay for a segment, without the fee"""
     max_stake: int = NO_LIMIT
     """most stake to have deposited at any time"""
     lease_part: float = 0.5
@@ -108,13 +109,8 @@ class Claim(OfSegment):
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw(Action):
-    """Take what the Market owes."""
-
-    @property
-    def about(self) -> str:
-        """See :class:`Action`."""
-        return OWED
+class Reveal(OfSegment):
+    """Show the trace root of a commitment whose window is over but that cannot be settled yet."""
 
 
 def decide(view: View, policy: Policy) -> tuple[Action, ...]:
@@ -136,6 +132,8 @@ def _play(view: View) -> Iterator[Action]:
     waiting = []
     for game in mine:
         spent = chain.now - game.since
+        if spent < 0:
+            continue  # nothing of a trace is shown while attestations are taken
         if game.phase in DEFENDER_PHASES:
             left = game.defender_left - spent
             if left >= 0 and game.key in view.complete:
@@ -164,9 +162,19 @@ def _exits(view: View, policy: Policy) -> Iterator[Action]:
         if segment_name(segment.key) in view.resting or not (own or _concerns(view, segment)):
             continue
         book, grace = view.books[segment.key.job], 0 if own else policy.patience
-        action = way_out(view.chain, book, segment, view.changed, grace)
-        if action is not None:
+        known = view.complete if own else ()
+        action = way_out(view.chain, book, segment, changed=view.changed, grace=grace, known=known)
+        if own and not isinstance(action, Settle) and _must_reveal(view, segment):
+            yield Reveal(segment.key)
+        elif action is not None:
             yield action
+
+
+def _must_reveal(view: View, segment: Segment) -> bool:
+    """Whether own work would be forfeited if it stays unsettled."""
+    chain, key = view.chain, segment.key
+    is_over = segment.state is SegmentState.COMMITTED and chain.now > segment.until
+    return is_over and chain.is_hidden(key) and key in view.complete and not _changed(view, segment)
 
 
 def _concerns(view: View, segment: Segment) -> bool:
@@ -205,7 +213,7 @@ def _loads(view: View) -> Iterator[tuple[bool, JobId]]:
 
 
 def _execution(view: View) -> Execute | None:
-    """Own work that is not done: claimed, or committed and disputed while its trace is lost."""
+    """Own work that is not done: claimed, or committed while its trace is lost, which a dispute or its pay needs."""
     undone = []
     for segment in _held(view, *HELD):
         key = segment.key
@@ -217,8 +225,9 @@ def _execution(view: View) -> Execute | None:
             and view.chain.now <= segment.until
         ):
             undone.append((segment.until, key.job, key.index))
-        if segment.state is SegmentState.COMMITTED and segment.games and key not in view.complete:
-            undone.append((0, key.job, key.index))
+        lost = segment.state is SegmentState.COMMITTED and key not in view.complete
+        if lost and (segment.games or view.chain.is_hidden(key)):
+            undone.append((0 if segment.games else segment.until, key.job, key.index))
     return Execute(SegmentKey(*min(undone)[1:])) if undone else None
 
 
@@ -243,14 +252,16 @@ def _next_segment(view: View, policy: Policy) -> Iterator[Action]:
 
 def _is_claimable(view: View, policy: Policy, segment: Segment) -> bool:
     chain, key, terms = view.chain, segment.key, view.chain.jobs[segment.key.job].terms
+    price = _spec(view, key).price
     return (
         segment.state is SegmentState.OPEN
         and not {segment_name(key), job_name(key.job)} & view.resting
         and chain.now <= terms.deadline
         and key.job not in chain.barred
         and (chain.now >= segment.heir_until or segment.heir == chain.address)
-        and _spec(view, key).price >= policy.min_price
-        and _spec(view, key).price <= _unreserved(chain.jobs[key.job])
+        and (chain.now > segment.lapsed_until or segment.lapsed != chain.address)
+        and _pay(view, key) >= policy.min_price
+        and price + terms.pot(price) <= _unreserved(chain.jobs[key.job])
         and _can_stake(chain, policy, terms.stake)
         and chain.input_root(view.books[key.job], key) is not None
     )
@@ -274,8 +285,14 @@ def _seconds(view: View, key: SegmentKey) -> float:
     return view.appraisals[spec.program_root].seconds * spec.steps
 
 
+def _pay(view: View, key: SegmentKey) -> int:
+    """What is paid for a segment: its price without the fee."""
+    price = _spec(view, key).price
+    return price - view.chain.rules.fee(price)
+
+
 def _pay_per_second(view: View, key: SegmentKey) -> float:
-    return _spec(view, key).price / max(_seconds(view, key), 1e-9)
+    return _pay(view, key) / max(_seconds(view, key), 1e-9)
 
 
 def _continues(view: View, key: SegmentKey) -> bool:

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from crowdtrain import tensors
-from crowdtrain.actions import HELD, Action, Answer, Exits, Expire, Load, Settle, Timeout, Void
+from crowdtrain.actions import (
+    HELD,
+    Action,
+    Answer,
+    Exits,
+    Expire,
+    Forfeit,
+    Load,
+    Settle,
+    Timeout,
+    Void,
+    Withdraw,
+)
 from crowdtrain.agent import HOPELESS, Agent, job_name, segment_name
-from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.chain import (
+    NONE,
+    Chain,
+    ChainEvent,
+    Game,
+    Job,
+    JobId,
+    Phase,
+    Segment,
+    SegmentKey,
+    SegmentSpec,
+    SegmentState,
+)
 from crowdtrain.folders import Log
 from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
@@ -18,7 +44,7 @@ from crowdtrain.plan import leaf
 from crowdtrain.runs import Appraisal, Hardware, Progress, Run, RunId, Runs
 from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
-from crowdtrain.watch import ChainView, Watch
+from crowdtrain.watch import ChainView, Watch, shown_audit
 from crowdtrain_engine import merkle
 from crowdtrain_engine.trace import Replay, seal, trace_root
 
@@ -29,8 +55,8 @@ from crowdtrain_node.decide import (
     Execute,
     Policy,
     Prepare,
+    Reveal,
     View,
-    Withdraw,
     decide,
 )
 
@@ -38,6 +64,13 @@ __all__ = ["Solver"]
 
 MAX_SEGMENTS = 4096
 MAX_REPLAYS = 2
+_UNPAID = {
+    "Expired": "its lease ran out",
+    "Voided": "an input was opened again",
+    "Overturned": "a dispute proved it wrong",
+    "Forfeited": "its trace root was not revealed in time",
+}
+"""events after which a segment is not paid, and why"""
 
 
 class Solver:
@@ -77,6 +110,7 @@ class Solver:
         collected = self.agent.collect(self._take)
         self._seen = self._watch.refresh()
         self.agent.record(self._seen.events)
+        self._tell(self._seen.events)
         self._tidy()
         actions = decide(self._view(), self._policy)
         for action in actions:
@@ -125,8 +159,12 @@ class Solver:
                 self._claim(key, deposit)
             case Commit(key):
                 self._commit(key)
-            case Settle() | Expire() | Void():
-                self._exits.take(action, self._spec(action.key))
+            case Settle() | Expire() | Void() | Forfeit():
+                self._exits.take(action, self._spec(action.key), self._trace_root(action.key))
+            case Reveal(key):
+                attempt = self._seen.segments[key].attempt
+                call = partial(self._chain.reveal, key, attempt, self._trace_root(key))
+                self.agent.attempt(action.about, "trace root revealed", call)
             case Timeout(game):
                 self.agent.attempt(action.about, "won by the clock", partial(self._chain.timeout, game))
             case Withdraw():
@@ -149,8 +187,15 @@ class Solver:
     def _commit(self, key: SegmentKey) -> None:
         run = self._run(key, self._seen)
         sealed = seal(trace_root(run.trace), bytes.fromhex(self._chain.address[2:]))
-        call = partial(self._chain.commit, key, run.group_roots, sealed, run.cid)
+        call = partial(self._chain.commit, key, run.id.input_root, run.group_roots, sealed, run.cid)
         self.agent.attempt(segment_name(key), "committed", call, root=merkle.root(run.group_roots).hex())
+
+    def _trace_root(self, key: SegmentKey) -> bytes:
+        """Root of the trace of an own segment; NONE if it is not known, or another's."""
+        if self._seen.segments[key].solver != self._chain.address:
+            return NONE
+        run = self._run(key, self._seen)
+        return trace_root(run.trace) if run.complete else NONE
 
     # -------------------------------------------------------------- in the threads
 
@@ -265,6 +310,19 @@ class Solver:
 
     # -------------------------------------------------------------- what people see
 
+    def _tell(self, events: Sequence[ChainEvent]) -> None:
+        """Says of each own segment what was paid, or why nothing was."""
+        for event in events:
+            fields: Mapping[str, Any] = event.fields
+            if event.contract != "Market" or fields.get("solver") != self._chain.address:
+                continue
+            about = segment_name(SegmentKey(fields["job"], fields["segment"])) if "segment" in fields else ""
+            if event.name == "Settled":
+                price, fee = fields["price"], fields["fee"]
+                self.agent.log.info("paid", about=about, price=price, fee=fee, pay=price - fee)
+            elif event.name in _UNPAID:
+                self.agent.log.warning("not paid", about=about, why=_UNPAID[event.name])
+
     def _show(self) -> None:
         seen, working = self._seen, self.agent.work.busy
         status: dict[str, object] = {
@@ -277,8 +335,10 @@ class Solver:
             "doing": f"{working.name} {working.about}" if isinstance(working, Action) else "waiting",
             "held": [
                 {"job": s.key.job, "segment": s.key.index, "state": s.state.name.lower(), "until": s.until}
+                | ({"audit": shown_audit(seen.rounds[s.key])} if s.key in seen.rounds else {})
                 for s in self._held()
             ],
+            "record": asdict(seen.record),
             "games": [
                 {"game": game.id, "segment": game.key.index, "phase": game.phase.name.lower()}
                 for game in self._games()

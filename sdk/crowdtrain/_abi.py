@@ -25,7 +25,18 @@ from crowdtrain._errors import BadAnswer, ConfigError, Refused
 
 __all__ = ["CONTRACTS", "Contract", "Event", "artifact", "contract", "decode_error", "encode_arguments"]
 
-CONTRACTS = ("Money", "Stake", "Market", "Dispute", "Referee")
+CONTRACTS = (
+    "Money",
+    "Stake",
+    "Market",
+    "Dispute",
+    "Referee",
+    "Audit",
+    "Token",
+    "Emission",
+    "Crowdfund",
+    "Campaign",
+)
 Entry = Mapping[str, Any]
 """an entry of an ABI, or one of its inputs or outputs"""
 

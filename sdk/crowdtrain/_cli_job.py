@@ -43,6 +43,14 @@ Stake = Annotated[str | None, typer.Option(help="Token units a solver locks; ten
 Lease = Annotated[int | None, typer.Option(min=1, help="Seconds from claim to commit.")]
 Window = Annotated[int | None, typer.Option(min=1, help="Seconds in which a result can be challenged.")]
 Clock = Annotated[int | None, typer.Option(min=1, help="Seconds each player of a dispute has.")]
+Audits = Annotated[
+    float,
+    typer.Option(min=0, max=4, help="Least expected auditors of a segment; else its solver's record says."),
+]
+AuditShare = Annotated[
+    float,
+    typer.Option(min=0, max=4, help="What auditors share, in prices; what they do not need comes back."),
+]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the job.")]
 
 
@@ -76,6 +84,8 @@ def quote(
     lease: Lease = None,
     window: Window = None,
     clock: Clock = None,
+    audits: Audits = 0.0,
+    audit_share: AuditShare = 0.5,
     rpc: Rpc = None,
     deployment: Deployed = None,
 ) -> None:
@@ -90,7 +100,8 @@ def quote(
     client = Client(Config.read(rpc=rpc, deployment=deployment).connect(read_only=True), FakeStore())
     options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
     times = {"lease": lease, "window": window, "clock": clock}
-    Console().print(_quote(client, load_bundle(folder), {**options, **times}))
+    checks = {"audits": audits, "audit_share": audit_share}
+    Console().print(_quote(client, load_bundle(folder), {**options, **times, **checks}))
 
 
 @app.command()
@@ -104,6 +115,8 @@ def post(
     lease: Lease = None,
     window: Window = None,
     clock: Clock = None,
+    audits: Audits = 0.0,
+    audit_share: AuditShare = 0.5,
     rpc: Rpc = None,
     store: StoreAt = None,
     deployment: Deployed = None,
@@ -119,7 +132,8 @@ def post(
     bundle, client = load_bundle(folder), _client(config, read_only=False)
     options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
     times = {"lease": lease, "window": window, "clock": clock}
-    offer = _quote(client, bundle, {**options, **times})
+    checks = {"audits": audits, "audit_share": audit_share}
+    offer = _quote(client, bundle, {**options, **times, **checks})
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Pay {offer.escrow} into escrow?", abort=True, err=True)

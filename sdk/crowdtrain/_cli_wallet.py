@@ -13,6 +13,8 @@ from crowdtrain.config import Config
 from crowdtrain.launch import Deployed, Key, Rpc
 
 if TYPE_CHECKING:
+    from crowdtrain.chain import Address
+    from crowdtrain.statement import Statement
     from crowdtrain.web3_chain import Web3Chain
 
 __all__ = ["app", "connect", "parse_amount"]
@@ -24,13 +26,18 @@ crowdtrain wallet new me.json
 
 crowdtrain wallet balance --keyfile me.json
 
-crowdtrain wallet deposit 5e18 --keyfile me.json"""
+crowdtrain wallet deposit 5e18 --keyfile me.json
+
+crowdtrain wallet enroll 5e18 --keyfile me.json
+
+crowdtrain wallet explain --keyfile me.json"""
 
 app = typer.Typer(
     help="Keys, balances and stakes. Amounts are in token units and may be written like 5e18.",
     epilog=EXAMPLES,
     no_args_is_help=True,
 )
+Account = Annotated[str | None, typer.Argument(help="Address; the key's own by default.")]
 Amount = Annotated[str, typer.Argument(help="Token units, like 1000 or 5e18.")]
 
 
@@ -77,34 +84,47 @@ def address(keyfile: Key = None) -> None:
 
 @app.command()
 def balance(
-    account: Annotated[str | None, typer.Argument(help="Address; the key's own by default.")] = None,
+    account: Account = None,
     rpc: Rpc = None,
     deployment: Deployed = None,
     keyfile: Key = None,
 ) -> None:
     """Prints what an account has: tokens, stake, what the Market owes it, and ether for gas."""
+    config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
+    whose, chain = _whose(account, config), config.connect(read_only=True)
+    free, locked = chain.stake(whose)
+    _print_table(
+        whose,
+        ("tokens", chain.tokens(whose)),
+        ("free stake", free),
+        ("locked stake", locked),
+        ("of that, enrolled as auditor", chain.weight(whose)),
+        ("of that, leaving", chain.leaving(whose)[0]),
+        ("owed by the Market", chain.owed(whose)),
+        ("the protocol's own tokens", chain.reward_tokens(whose)),
+        ("wei for gas", chain.node.balance(whose)),
+    )
+
+
+def _whose(account: str | None, config: Config) -> Address:
+    """The account that is named, or else the key's own. Raises ConfigError."""
     from eth_utils.address import is_address, to_checksum_address
-    from rich.console import Console
-    from rich.table import Table
 
     from crowdtrain._sender import account_of
     from crowdtrain.chain import Address
 
-    config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
     if account is not None and not is_address(account):
         raise ConfigError(f"{account} is not an address")
-    whose = Address(to_checksum_address(account or account_of(config.private_key()).address))
-    chain = config.connect(read_only=True)
-    free, locked = chain.stake(whose)
-    table = Table("", whose)
-    for name, amount in (
-        ("tokens", chain.tokens(whose)),
-        ("free stake", free),
-        ("locked stake", locked),
-        ("owed by the Market", chain.owed(whose)),
-    ):
+    return Address(to_checksum_address(account or account_of(config.private_key()).address))
+
+
+def _print_table(title: str, *rows: tuple[str, int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", title)
+    for name, amount in rows:
         table.add_row(name, f"{amount:,}")
-    table.add_row("wei for gas", f"{chain.node.balance(whose):,}")
     Console().print(table)
 
 
@@ -128,3 +148,120 @@ def withdraw(
         typer.echo(chain.withdraw_stake(parse_amount(stake)).transaction)
     if stake is None or chain.owed(chain.address):
         typer.echo(chain.withdraw().transaction)
+
+
+# ---------------------------------------------------------------- audits
+
+
+@app.command()
+def enroll(amount: Amount, rpc: Rpc = None, deployment: Deployed = None, keyfile: Key = None) -> None:
+    """Locks stake to be drawn with as auditor; what is missing of free stake is deposited."""
+    chain = connect(Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile))
+    units = parse_amount(amount)
+    missing = units - chain.stake(chain.address)[0]
+    if missing > 0:
+        typer.echo(chain.deposit(missing).transaction)
+    typer.echo(chain.enroll(units).transaction)
+
+
+@app.command()
+def leave(
+    amount: Annotated[
+        str | None, typer.Argument(help="Token units; what left before is unlocked without it.")
+    ] = None,
+    rpc: Rpc = None,
+    deployment: Deployed = None,
+    keyfile: Key = None,
+) -> None:
+    """Takes stake out of draws at once; call it again without an amount, when it is no longer locked, to free it."""
+    chain = connect(Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile))
+    if amount is None:
+        typer.echo(chain.finish_leaving(chain.address).transaction)
+        return
+    typer.echo(chain.leave(parse_amount(amount)).transaction)
+    left, free = chain.leaving(chain.address)
+    typer.echo(f"{left} can be freed from {_date(free)} on", err=True)
+
+
+@app.command()
+def record(
+    account: Account = None,
+    price: Annotated[str, typer.Option(help="Price of a segment, to show how often it is audited.")] = "0",
+    rpc: Rpc = None,
+    deployment: Deployed = None,
+    keyfile: Key = None,
+) -> None:
+    """Prints what an account's work came to, and how often it is audited."""
+    from dataclasses import asdict
+
+    config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
+    whose, chain = _whose(account, config), config.connect(read_only=True)
+    names = {
+        "settled": "segments settled",
+        "overturned": "overturned by a dispute",
+        "forfeited": "forfeited, its trace hidden",
+        "expired": "leases that ran out",
+        "unbroken": "value settled without a fault",
+        "attested": "right attestations",
+        "silent": "drawn, and silent",
+        "misattested": "wrong attestations",
+    }
+    counts = [(names[name], count) for name, count in asdict(chain.record(whose)).items()]
+    rate = chain.rate_of(whose, parse_amount(price), 0)
+    _print_table(
+        whose,
+        *counts,
+        ("enrolled as auditor", chain.weight(whose)),
+        ("expected auditors, in 1/10,000", rate),
+    )
+
+
+# ---------------------------------------------------------------- explain
+
+
+@app.command()
+def explain(
+    account: Account = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    rpc: Rpc = None,
+    deployment: Deployed = None,
+    keyfile: Key = None,
+) -> None:
+    """Prints everything that happened to an account's money, and why, and checks that it leads to what it has."""
+    import json
+
+    from crowdtrain.statement import statement
+
+    config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
+    told = statement(config.connect(read_only=True), _whose(account, config))
+    if as_json:
+        typer.echo(json.dumps(told.plain(), indent=1))
+    else:
+        _print_statement(told)
+    told.check()
+
+
+def _print_statement(told: Statement) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("time", "what", "amount", "job", "segment", "cause", "transaction", title=told.account)
+    for line in told.lines:
+        entry = line.entry
+        # what only moved within the account has no sign
+        amount = f"{line.amount:+,}" if entry.amount or entry.rewards else f"{line.amount:,}"
+        place = ("" if number is None else str(number) for number in (entry.job, entry.segment))
+        table.add_row(_date(line.time), entry.kind, amount, *place, entry.cause, entry.transaction)
+    console = Console(width=None if Console().is_terminal else 250)
+    console.print(table)
+    balances = Table("", "before", "by these lines", "by the contracts")
+    for name in ("tokens", "free", "locked", "owed", "worth"):
+        shown = (f"{getattr(balance, name):,}" for balance in (told.before, told.sum, told.now))
+        balances.add_row(name, *shown)
+    console.print(balances)
+
+
+def _date(seconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

@@ -22,7 +22,7 @@ from crowdtrain._fake_proofs import (
     require_program_leaf,
     require_value,
 )
-from crowdtrain._fake_world import World, require, revert
+from crowdtrain._fake_world import NOBODY, World, require, revert
 from crowdtrain.chain import (
     Address,
     Game,
@@ -47,18 +47,20 @@ __all__ = ["MOVES", "challenge", "close", "play", "timeout"]
 _ZERO = bytes(32)
 
 
-def challenge(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> GameId:
+def challenge(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec, named: bytes) -> GameId:
     """Begins a dispute of a committed segment."""
     segment = market.segment_of(world, key)
     market.require_state(segment, SegmentState.COMMITTED)
     require(world.time <= segment.until, "WindowOver", until=segment.until)
+    require(segment.seal == named, "SealChanged", actual=segment.seal, named=named)
     require(leaf(spec) == segment.leaf, "BadProof")
     terms = world.jobs[key.job].terms
+    begins = max(world.time, terms.attest_until(segment.until) + 1)
     game = GameId(len(world.games) + 1)
     world.segments[key] = replace(segment, games=segment.games + 1)
     world.games[game] = Game(
         id=game, key=key, attempt=segment.attempt, phase=Phase.REVEAL_TRACE, tree=Tree.NESTS, height=0,
-        reason=Reason.NONE, challenger=sender, defender=segment.solver, since=world.time,
+        reason=Reason.NONE, challenger=sender, defender=segment.solver, since=begins,
         challenger_left=terms.clock, defender_left=terms.clock, bond=terms.stake,
         position=_position(b"", game, key, segment.attempt), program_root=spec.program_root,
         data_root=spec.data_root, steps=spec.steps, interval=spec.interval, first=0, length=spec.steps,
@@ -67,7 +69,7 @@ def challenge(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec)
         accumulator=0, claimed=0,
     )  # fmt: skip
     world.emit(
-        "Challenged", game=game, job=key.job, segment=key.index, attempt=segment.attempt, challenger=sender,
+        "Dispute", "Challenged", game=game, job=key.job, segment=key.index, attempt=segment.attempt, challenger=sender,
         defender=segment.solver,
     )  # fmt: skip
     world.lock(sender, terms.stake)
@@ -86,6 +88,7 @@ def play(world: World, sender: Address, name: str, id: GameId, position: bytes, 
     require(game.position == position, "WrongPosition", actual=game.position, answered=position)
     mover, left = _mover(game)
     require(sender == mover, "NotPlayer", mover=mover, caller=sender)
+    require(world.time >= game.since, "NotBegun", since=game.since)
     require(world.time <= game.since + left, "ClockOver", since=game.since, left=left)
     clock = "defender_left" if mover_is_defender(game) else "challenger_left"
     game = replace(
@@ -144,8 +147,8 @@ def _end(world: World, game: Game, reason: Reason, *, overturns: bool) -> Game:
     challenger, defender = game.challenger, game.defender
     winner, loser = (challenger, defender) if overturns else (defender, challenger)
     if moot:
-        reason, winner, loser = Reason.MOOT, market.NOBODY, market.NOBODY
-    world.emit("Closed", game=game.id, winner=winner, loser=loser, reason=reason)
+        reason, winner, loser = Reason.MOOT, NOBODY, NOBODY
+    world.emit("Dispute", "Closed", game=game.id, winner=winner, loser=loser, reason=reason)
     if not moot:
         if overturns:
             market.overturn(world, game.key, challenger)
@@ -163,7 +166,9 @@ def _end(world: World, game: Game, reason: Reason, *, overturns: bool) -> Game:
 
 def _reveal_trace(world: World, game: Game, checkpoints: Sequence[bytes]) -> Game:
     require_length(len(checkpoints), checkpoint_count(game.steps, game.interval) + 1)
-    world.emit("TraceRevealed", game=game.id, position=game.position, checkpoints=list(checkpoints))
+    world.emit(
+        "Dispute", "TraceRevealed", game=game.id, position=game.position, checkpoints=list(checkpoints)
+    )
     if seal(merkle.root(checkpoints), bytes.fromhex(game.defender[2:])) != game.list_root:
         return _end(world, game, Reason.BAD_CHILDREN, overturns=True)
     return _bind(world, game, checkpoints, Phase.PICK_CHECKPOINT)
@@ -171,7 +176,7 @@ def _reveal_trace(world: World, game: Game, checkpoints: Sequence[bytes]) -> Gam
 
 def _reveal_states(world: World, game: Game, states: Sequence[bytes]) -> Game:
     require_length(len(states), game.length + 1)
-    world.emit("StatesRevealed", game=game.id, position=game.position, states=list(states))
+    world.emit("Dispute", "StatesRevealed", game=game.id, position=game.position, states=list(states))
     return _bind(world, game, states, Phase.PICK_STEP)
 
 
@@ -185,14 +190,14 @@ def _pick_checkpoint(world: World, game: Game, checkpoint: int, *pair: object) -
     game = _pick_pair(game, checkpoint, *pair)  # type: ignore[arg-type]
     first = (checkpoint - 1) * game.interval
     length = min(game.interval, game.steps - first)
-    world.emit("CheckpointPicked", game=game.id, position=game.position, checkpoint=checkpoint)
+    world.emit("Dispute", "CheckpointPicked", game=game.id, position=game.position, checkpoint=checkpoint)
     phase = Phase.REVEAL_STEP if length == 1 else Phase.REVEAL_STATES
     return replace(game, first=first, length=length, phase=phase)
 
 
 def _pick_step(world: World, game: Game, step: int, *pair: object) -> Game:
     game = _pick_pair(game, step, *pair)  # type: ignore[arg-type]
-    world.emit("StepPicked", game=game.id, position=game.position, step=step)
+    world.emit("Dispute", "StepPicked", game=game.id, position=game.position, step=step)
     return replace(game, first=game.first + step - 1, length=1, phase=Phase.REVEAL_STEP)
 
 
@@ -232,7 +237,12 @@ def _reveal_children(world: World, game: Game, children: Sequence[bytes]) -> Gam
 
 def _emit_children(world: World, game: Game, children: Sequence[bytes]) -> None:
     world.emit(
-        "ChildrenRevealed", game=game.id, position=game.position, tree=game.tree, children=list(children)
+        "Dispute",
+        "ChildrenRevealed",
+        game=game.id,
+        position=game.position,
+        tree=game.tree,
+        children=list(children),
     )
 
 
@@ -244,7 +254,9 @@ def _pick_child(
     require_leaf(game.node, shown, node, child, proof)
     height = game.height - depth(game.height)
     game = replace(game, node=node, index=game.index * shown + child, height=height)
-    world.emit("ChildPicked", game=game.id, position=game.position, tree=game.tree, index=game.index)
+    world.emit(
+        "Dispute", "ChildPicked", game=game.id, position=game.position, tree=game.tree, index=game.index
+    )
     if height > 0:
         return replace(game, phase=Phase.REVEAL_CHILDREN)
     if game.index >= game.count:
@@ -292,13 +304,13 @@ def _dispute_next(world: World, game: Game, header: ProgramLeaf) -> Game:
     at_root = game.tree is Tree.NESTS and game.node == game.nests_root
     require(at_root, "NotAtRoot", tree=game.tree, height=game.height)
     game = _enter(game, Tree.GROUPS, game.after, len(open_header(game, header).groups))
-    world.emit("NextDisputed", game=game.id, position=game.position)
+    world.emit("Dispute", "NextDisputed", game=game.id, position=game.position)
     return replace(game, phase=Phase.REVEAL_CHILDREN if game.height else Phase.PICK_CHILD)
 
 
 def _reveal_page(world: World, game: Game, words: bytes) -> Game:
     require_length(len(words), 4 * merkle.PAGE_WORDS)
-    world.emit("PageRevealed", game=game.id, position=game.position, page=game.index, words=words)
+    world.emit("Dispute", "PageRevealed", game=game.id, position=game.position, page=game.index, words=words)
     if merkle.leaf(words) != game.node:
         return _end(world, game, Reason.BAD_CHILDREN, overturns=True)
     return replace(game, phase=Phase.PICK_WORD)
@@ -312,7 +324,7 @@ def _pick_word(world: World, game: Game, word: int, page: bytes) -> Game:
     require(merkle.leaf(page) == game.node, "BadProof")
     claimed = int.from_bytes(page[4 * word : 4 * word + 4], "little")
     flat = game.index * merkle.PAGE_WORDS + word
-    world.emit("WordPicked", game=game.id, position=game.position, word=flat, claimed=claimed)
+    world.emit("Dispute", "WordPicked", game=game.id, position=game.position, word=flat, claimed=claimed)
     if flat >= game.words:
         return _end_padding(world, game, is_zero=claimed == 0)
     return _narrow(game, 0, game.fold_length, word=flat, claimed=claimed)
@@ -320,7 +332,7 @@ def _pick_word(world: World, game: Game, word: int, page: bytes) -> Game:
 
 def _reveal_partials(world: World, game: Game, partials: bytes) -> Game:
     require_length(len(partials), 4 * (len(piece_ends(game.from_, game.to)) - 1))
-    world.emit("PartialsRevealed", game=game.id, position=game.position, partials=partials)
+    world.emit("Dispute", "PartialsRevealed", game=game.id, position=game.position, partials=partials)
     return replace(game, list_root=sha256(partials).digest(), phase=Phase.PICK_PARTIAL)
 
 
@@ -337,7 +349,7 @@ def _pick_partial(world: World, game: Game, piece: int, partials: bytes) -> Game
         claimed=[*words, game.claimed][piece],
     )
     world.emit(
-        "PartialPicked", game=game.id, position=game.position, to=game.to, accumulator=game.accumulator,
+        "Dispute", "PartialPicked", game=game.id, position=game.position, to=game.to, accumulator=game.accumulator,
         claimed=game.claimed, **{"from": game.from_},
     )  # fmt: skip
     return game
@@ -378,7 +390,7 @@ def _prove(
         computed = evaluate(decoded, opened, game.word, game.from_, game.to, game.accumulator)
     except MissingPageError as missing:
         revert("MissingPage", value=missing.value, page=missing.page)
-    world.emit("Judged", game=game.id, computed=computed, claimed=game.claimed)
+    world.emit("Dispute", "Judged", game=game.id, computed=computed, claimed=game.claimed)
     if computed == game.claimed:
         return _end(world, game, Reason.RIGHT_WORD, overturns=False)
     return _end(world, game, Reason.WRONG_WORD, overturns=True)

@@ -9,14 +9,19 @@ from dataclasses import replace
 from crowdtrain_engine import merkle
 from crowdtrain_engine.trace import checkpoint_count
 
-from crowdtrain._fake_world import MARKET, World, require, revert
+from crowdtrain import _fake_audit as audit
+from crowdtrain import _fake_emission as emission
+from crowdtrain._fake_world import MARKET, NOBODY, RULES, World, require, revert
 from crowdtrain.chain import (
     INITIAL,
+    NONE,
+    WHOLE,
     Address,
     GroupProof,
     Job,
     JobId,
     JobTerms,
+    Outcome,
     Segment,
     SegmentKey,
     SegmentSpec,
@@ -25,28 +30,32 @@ from crowdtrain.chain import (
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
 __all__ = [
-    "NOBODY", "claim", "commit", "expire", "overturn", "post", "refund", "require_state", "segment_of",
+    "claim", "commit", "expire", "forfeit", "overturn", "post", "refund", "require_state", "segment_of",
     "settle", "void", "withdraw",
 ]  # fmt: skip
 
-NOBODY = Address("0x" + "0" * 40)
 _DAY = 24 * 60 * 60
-_MOST = {
-    "segments": 2**31,
-    "initial_groups": MAX_GROUPS,
-    **dict.fromkeys(("lease", "window", "clock"), 30 * _DAY),
+_LIMITS = {
+    "segments": (1, 2**31),
+    "initial_groups": (1, MAX_GROUPS),
+    "lease": (1, 30 * _DAY),
+    "window": (2, 30 * _DAY),
+    "clock": (2, 30 * _DAY),
+    "audit_rate": (0, 4 * WHOLE),
+    "audit_share": (0, 4 * WHOLE),
 }
 
 
 def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId:
-    for name, most in _MOST.items():
-        require(0 < getattr(terms, name) <= most, "InvalidTerms", what=_solidity_name(name))
+    for name, (least, most) in _LIMITS.items():
+        require(least <= getattr(terms, name) <= most, "InvalidTerms", what=_solidity_name(name))
+    require(terms.window + 3 * terms.clock <= RULES.unbonding, "InvalidTerms", what="unbonding")
     require(terms.deadline > world.time, "InvalidTerms", what="deadline")
     job = JobId(len(world.jobs) + 1)
     world.jobs[job] = Job(job, sender, terms, reserved=0, spent=0, settled=0, manifest=manifest)
     world.pay(sender, MARKET, terms.escrow)
     fields = {_solidity_name(field.name): getattr(terms, field.name) for field in dataclasses.fields(terms)}
-    world.emit("Posted", job=job, buyer=sender, terms=fields, manifest=manifest.encode())
+    world.emit("Market", "Posted", job=job, buyer=sender, terms=fields, manifest=manifest.encode())
     return job
 
 
@@ -67,14 +76,14 @@ def refund(world: World, sender: Address, job: JobId) -> None:
     require(amount > 0, "NothingOwed", account=record.buyer)
     world.refunded[job] = world.refunded.get(job, 0) + amount
     world.owe(record.buyer, amount)
-    world.emit("Refunded", job=job, buyer=record.buyer, amount=amount)
+    world.emit("Market", "Refunded", job=job, buyer=record.buyer, amount=amount)
 
 
 def withdraw(world: World, sender: Address) -> None:
     amount = world.owed.pop(sender, 0)
     require(amount > 0, "NothingOwed", account=sender)
     world.pay(MARKET, sender, amount)
-    world.emit("Withdrawn", account=sender, amount=amount)
+    world.emit("Market", "Withdrawn", account=sender, amount=amount)
 
 
 def claim(
@@ -91,16 +100,19 @@ def claim(
     require_state(segment, SegmentState.OPEN)
     if world.time < segment.heir_until and sender != segment.heir:
         revert("Reserved", heir=segment.heir, until=segment.heir_until)
+    if world.time <= segment.lapsed_until and sender == segment.lapsed:
+        revert("Lapsed", solver=sender, until=segment.lapsed_until)
     require((key.job, sender) not in world.barred, "Barred", job=key.job, solver=sender)
     _check_spec(key, spec)
     spec_leaf = leaf(spec)
     fits = len(plan_proof) == merkle.height(terms.segments)
     require(fits and merkle.verify(terms.plan_root, spec_leaf, key.index, plan_proof), "BadProof")
     left = _unreserved(world, job)
-    require(spec.price <= left, "EscrowShort", left=left, price=spec.price)
+    cost = spec.price + terms.pot(spec.price)
+    require(cost <= left, "EscrowShort", left=left, price=cost)
     input_root = _input_root(world, key, spec, inputs)
     until = world.time + terms.lease
-    world.jobs[key.job] = replace(job, reserved=job.reserved + spec.price)
+    world.jobs[key.job] = replace(job, reserved=job.reserved + cost)
     world.groups[key] = len(spec.inputs)
     world.inputs[key] = _attempts(world, key.job, spec)
     world.segments[key] = replace(
@@ -112,17 +124,32 @@ def claim(
         leaf=spec_leaf,
         input_root=input_root,
     )
-    world.emit("Claimed", job=key.job, segment=key.index, solver=sender, attempt=segment.attempt, until=until)
+    world.emit(
+        "Market",
+        "Claimed",
+        job=key.job,
+        segment=key.index,
+        solver=sender,
+        attempt=segment.attempt,
+        until=until,
+    )
     world.lock(sender, terms.stake)
 
 
 def commit(
-    world: World, sender: Address, key: SegmentKey, group_roots: Sequence[bytes], seal: bytes, cid: str
+    world: World,
+    sender: Address,
+    key: SegmentKey,
+    input_root: bytes,
+    group_roots: Sequence[bytes],
+    seal: bytes,
+    cid: str,
 ) -> None:
     segment, terms = segment_of(world, key), _job(world, key.job).terms
     require_state(segment, SegmentState.CLAIMED)
     require(sender == segment.solver, "NotSolver", solver=segment.solver, caller=sender)
     require(world.time <= segment.until, "LeaseOver", until=segment.until)
+    require(segment.input_root == input_root, "InputChanged")
     require(len(group_roots) == world.groups[key], "InvalidSpec", what="groupRoots")
     until = world.time + terms.window
     roots = tuple(group_roots)
@@ -136,6 +163,7 @@ def commit(
         cid=cid,
     )
     world.emit(
+        "Market",
         "Committed",
         job=key.job,
         segment=key.index,
@@ -146,9 +174,14 @@ def commit(
         cid=cid.encode(),
         until=until,
     )
+    price = segment.price
+    audit.open_round(
+        world, key, segment.attempt, solver=sender, seal=seal, attest_until=terms.attest_until(until),
+        price=price, pot=terms.pot(price), fee=RULES.fee(price), asked=terms.audit_rate,
+    )  # fmt: skip
 
 
-def settle(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> None:
+def settle(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec, trace_root: bytes) -> None:
     segment, job = segment_of(world, key), _job(world, key.job)
     require_state(segment, SegmentState.COMMITTED)
     require(world.time > segment.until, "NotYet", until=segment.until)
@@ -159,23 +192,60 @@ def settle(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) ->
             state = segment_of(world, SegmentKey(key.job, source.segment)).state
             require(state is SegmentState.SETTLED, "InputNotReady", segment=source.segment)
     require(_attempts(world, key.job, spec) == world.inputs[key], "InputChanged")
-    price = segment.price
     world.segments[key] = replace(segment, state=SegmentState.SETTLED)
-    world.jobs[key.job] = replace(
-        job, settled=job.settled + 1, reserved=job.reserved - price, spent=job.spent + price
-    )
-    world.owe(segment.solver, price)
-    world.emit("Settled", job=key.job, segment=key.index, solver=segment.solver, price=price)
+    _pay(world, job, segment, trace_root)
     world.unlock(segment.solver, job.terms.stake)
+
+
+def _pay(world: World, job: Job, segment: Segment, trace_root: bytes) -> None:
+    """Pays solver and auditors what was reserved; what the auditors leave is the buyer's again."""
+    key, solver, price = segment.key, segment.solver, segment.price
+    fee, pot = RULES.fee(price), job.terms.pot(price)
+    world.owe(solver, price - fee)
+    world.burned += fee
+    world.emit("Market", "Settled", job=key.job, segment=key.index, solver=solver, price=price, fee=fee)
+    right = audit.settle(world, key, segment.attempt, trace_root, price)
+    share = pot // len(right) if right else 0
+    for auditor in right:
+        world.owe(auditor, share)
+        world.emit("Market", "Audited", job=key.job, segment=key.index, auditor=auditor, amount=share)
+    world.jobs[key.job] = replace(
+        job,
+        settled=job.settled + 1,
+        reserved=job.reserved - price - pot,
+        spent=job.spent + price + share * len(right),
+    )
+    if fee:
+        emission.accrue(world, fee, solver, job.buyer, right)
+
+
+def forfeit(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> None:
+    segment, job = segment_of(world, key), _job(world, key.job)
+    require_state(segment, SegmentState.COMMITTED)
+    until = segment.until + job.terms.clock
+    require(world.time > until, "NotYet", until=until)
+    require(segment.games == 0, "DisputesOpen", games=segment.games)
+    _require_leaf(segment, spec)
+    require(_attempts(world, key.job, spec) == world.inputs[key], "InputChanged")
+    require(audit.round_of(world, key, segment.attempt).trace_root == NONE, "Revealed")
+    _drop(world, key, Outcome.FORFEITED)
+    world.barred = {*world.barred, (key.job, segment.solver)}
+    world.emit("Market", "Forfeited", job=key.job, segment=key.index, solver=segment.solver)
+    world.slash(segment.solver, job.terms.stake, job.buyer)
 
 
 def expire(world: World, sender: Address, key: SegmentKey) -> None:
     segment = segment_of(world, key)
     require_state(segment, SegmentState.CLAIMED)
     require(world.time > segment.until, "NotYet", until=segment.until)
-    _reopen(world, key, attempt=segment.attempt)
-    world.emit("Expired", job=key.job, segment=key.index, solver=segment.solver)
-    world.unlock(segment.solver, world.jobs[key.job].terms.stake)
+    terms = world.jobs[key.job].terms
+    _reopen(world, key)
+    world.segments[key] = replace(
+        world.segments[key], lapsed=segment.solver, lapsed_until=world.time + terms.lease
+    )
+    world.emit("Market", "Expired", job=key.job, segment=key.index, solver=segment.solver)
+    audit.expired(world, segment.solver)
+    world.unlock(segment.solver, terms.stake)
 
 
 def void(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> None:
@@ -184,19 +254,21 @@ def void(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> N
         require_state(segment, SegmentState.COMMITTED)
     _require_leaf(segment, spec)
     require(_attempts(world, key.job, spec) != world.inputs[key], "InputsStand")
-    _reopen(world, key, attempt=segment.attempt + 1)
-    world.emit("Voided", job=key.job, segment=key.index, solver=segment.solver)
+    _drop(world, key, Outcome.VOIDED)
+    world.emit("Market", "Voided", job=key.job, segment=key.index, solver=segment.solver)
     world.unlock(segment.solver, world.jobs[key.job].terms.stake)
 
 
 def overturn(world: World, key: SegmentKey, challenger: Address) -> None:
     """Opens an attempt again that a dispute proved wrong; ``challenger`` may claim it first."""
     segment = world.segments[key]
-    _reopen(world, key, attempt=segment.attempt + 1)
-    world.barred.add((key.job, segment.solver))
+    _drop(world, key, Outcome.OVERTURNED)
+    world.barred = {*world.barred, (key.job, segment.solver)}
     until = world.time + world.jobs[key.job].terms.lease // 10
     world.segments[key] = replace(world.segments[key], heir=challenger, heir_until=until)
-    world.emit("Overturned", job=key.job, segment=key.index, solver=segment.solver, challenger=challenger)
+    world.emit(
+        "Market", "Overturned", job=key.job, segment=key.index, solver=segment.solver, challenger=challenger
+    )
 
 
 def require_state(segment: Segment, needed: SegmentState) -> None:
@@ -216,7 +288,8 @@ def segment_of(world: World, key: SegmentKey) -> Segment:
     if job is None or not 0 <= key.index < job.terms.segments:
         revert("UnknownSegment", job=key.job, segment=key.index)
     zero = bytes(32)
-    unclaimed = Segment(key, SegmentState.OPEN, NOBODY, 0, 0, 0, NOBODY, 0, 0, zero, zero, zero, zero)
+    nobody = (NOBODY, 0, NOBODY, 0)
+    unclaimed = Segment(key, SegmentState.OPEN, NOBODY, 0, 0, 0, *nobody, 0, zero, zero, zero, zero)
     return world.segments.get(key, unclaimed)
 
 
@@ -261,9 +334,18 @@ def _unreserved(world: World, job: Job) -> int:
     return job.terms.escrow - job.reserved - job.spent - world.refunded.get(job.id, 0)
 
 
-def _reopen(world: World, key: SegmentKey, attempt: int) -> None:
+def _reopen(world: World, key: SegmentKey) -> None:
+    """Opens a segment again, and releases what was reserved for it."""
     segment, job = world.segments[key], world.jobs[key.job]
-    world.jobs[key.job] = replace(job, reserved=job.reserved - segment.price)
-    world.segments[key] = replace(
-        segment, state=SegmentState.OPEN, solver=NOBODY, until=0, attempt=attempt, games=0
-    )
+    cost = segment.price + job.terms.pot(segment.price)
+    world.jobs[key.job] = replace(job, reserved=job.reserved - cost)
+    world.segments[key] = replace(segment, state=SegmentState.OPEN, solver=NOBODY, until=0)
+
+
+def _drop(world: World, key: SegmentKey, outcome: Outcome) -> None:
+    """Opens a segment again for another attempt; its disputes are moot."""
+    segment = world.segments[key]
+    _reopen(world, key)
+    world.segments[key] = replace(world.segments[key], attempt=segment.attempt + 1, games=0)
+    if segment.state is SegmentState.COMMITTED:
+        audit.drop(world, key, segment.attempt, outcome)

@@ -10,13 +10,26 @@ from hashlib import sha256
 from typing import NoReturn
 
 from crowdtrain._errors import Refused
-from crowdtrain.chain import Address, ChainEvent, Game, GameId, Job, JobId, Segment, SegmentKey
+from crowdtrain.chain import (
+    Address,
+    ChainEvent,
+    Game,
+    GameId,
+    Job,
+    JobId,
+    Record,
+    Round,
+    Rules,
+    Segment,
+    SegmentKey,
+)
 
-__all__ = ["BURNED", "MARKET", "STAKE", "RevertedError", "World", "require", "revert"]
+__all__ = ["MARKET", "NOBODY", "RULES", "STAKE", "RevertedError", "World", "require", "revert"]
 
 MARKET = Address("0x00000000000000000000000000000000000ab1e1")
 STAKE = Address("0x00000000000000000000000000000000000ab1e2")
-BURNED = Address("0x000000000000000000000000000000000000dEaD")
+NOBODY = Address("0x" + "0" * 40)
+RULES = Rules(fee_rate=200, unbonding=14 * 24 * 3600)
 
 
 class RevertedError(Exception):
@@ -58,12 +71,28 @@ class World:
     barred: set[tuple[JobId, Address]] = field(default_factory=set)
     games: dict[GameId, Game] = field(default_factory=dict)
     events: list[ChainEvent] = field(default_factory=list)
+    transfers: list[ChainEvent] = field(default_factory=list)
+    times: dict[int, int] = field(default_factory=dict)
+    """time of every block"""
+    burned: int = 0
+    rounds: dict[tuple[SegmentKey, int], Round] = field(default_factory=dict)
+    attestations: dict[tuple[SegmentKey, int], dict[Address, bytes]] = field(default_factory=dict)
+    punished: set[tuple[SegmentKey, int, Address]] = field(default_factory=set)
+    weights: dict[Address, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """of each auditor, and of NOBODY the sum: weights, each with the block from which it was held"""
+    leaving: dict[Address, tuple[int, int]] = field(default_factory=dict)
+    records: dict[Address, Record] = field(default_factory=dict)
+    fees: dict[int, int] = field(default_factory=dict)
+    """by epoch"""
+    points: dict[tuple[int, Address], int] = field(default_factory=dict)
+    rewards: dict[Address, int] = field(default_factory=dict)
+    """the protocol's own tokens"""
 
     @contextmanager
     def transaction(self, call: str) -> Iterator[None]:
         """A block with one transaction. Raises Refused, with everything as it was, if a rule refuses it."""
         before = {f.name: copy.copy(getattr(self, f.name)) for f in fields(self)}
-        self.block += 1
+        self.pass_block()
         try:
             yield
         except RevertedError as reason:
@@ -76,10 +105,34 @@ class World:
         """Of the only transaction of the latest block."""
         return "0x" + sha256(b"transaction %d" % self.block).hexdigest()
 
-    def emit(self, name: str, **values: object) -> None:
+    def pass_block(self, seconds: int = 0) -> None:
+        """Begins a block, so many seconds after the last."""
+        self.time += seconds
+        self.block += 1
+        self.times[self.block] = self.time
+
+    def hash_of(self, block: int) -> bytes:
+        """Hash of a block; zero unless it is one of the 256 before the current one."""
+        return sha256(b"block %d" % block).digest() if 0 < self.block - block <= 256 else bytes(32)
+
+    def emit(self, contract: str, name: str, **values: object) -> None:
         """Records an event of the current transaction."""
-        index = sum(event.block == self.block for event in reversed(self.events[-16:]))
-        self.events.append(ChainEvent(self.block, index, self.transaction_hash, name, values))
+        self.events.append(self._event(contract, name, values))
+
+    def _event(self, contract: str, name: str, values: dict[str, object]) -> ChainEvent:
+        recent = (*self.events[-32:], *self.transfers[-32:])
+        index = sum(event.block == self.block for event in recent)
+        return ChainEvent(self.block, index, self.transaction_hash, name, values, contract)
+
+    def mint(self, account: Address, amount: int) -> None:
+        """Makes tokens, in a block of its own."""
+        self.pass_block()
+        self.tokens[account] = self.tokens.get(account, 0) + amount
+        self._transfer(NOBODY, account, amount)
+
+    def _transfer(self, payer: Address, payee: Address, amount: int) -> None:
+        values: dict[str, object] = {"from": payer, "to": payee, "value": amount}
+        self.transfers.append(self._event("Money", "Transfer", values))
 
     def pay(self, payer: Address, payee: Address, amount: int) -> None:
         """Moves tokens."""
@@ -87,6 +140,7 @@ class World:
         require(amount <= have, "ERC20InsufficientBalance", sender=payer, balance=have, needed=amount)
         self.tokens[payer] = have - amount
         self.tokens[payee] = self.tokens.get(payee, 0) + amount
+        self._transfer(payer, payee, amount)
 
     def owe(self, account: Address, amount: int) -> None:
         """Lets ``account`` withdraw ``amount`` from the Market."""
@@ -104,18 +158,18 @@ class World:
         """Moves free stake to locked."""
         self.take_free(account, amount)
         self.locked[account] = self.locked.get(account, 0) + amount
-        self.emit("Locked", account=account, amount=amount)
+        self.emit("Stake", "Locked", account=account, amount=amount)
 
     def unlock(self, account: Address, amount: int) -> None:
         """Moves locked stake to free."""
         self.locked[account] -= amount
         self.free[account] = self.free.get(account, 0) + amount
-        self.emit("Unlocked", account=account, amount=amount)
+        self.emit("Stake", "Unlocked", account=account, amount=amount)
 
     def slash(self, account: Address, amount: int, winner: Address) -> None:
         """Takes locked stake: half, rounded down, to ``winner``'s free stake, the rest burned."""
         bounty = amount // 2
         self.locked[account] -= amount
         self.free[winner] = self.free.get(winner, 0) + bounty
-        self.emit("Slashed", account=account, amount=amount, winner=winner, bounty=bounty)
-        self.pay(STAKE, BURNED, amount - bounty)
+        self.emit("Stake", "Slashed", account=account, amount=amount, winner=winner, bounty=bounty)
+        self.burned += amount - bounty

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from crowdtrain.chain import ChainEvent, Game, Job, Segment
+from crowdtrain.chain import NONE, ChainEvent, Game, Job, Record, Round, Segment, SegmentKey
 
-__all__ = ["BlobModel", "ErrorModel", "EventModel", "GameModel", "HealthModel", "JobModel", "SegmentModel"]
+__all__ = [
+    "AccountModel", "AuditModel", "BlobModel", "ErrorModel", "EventModel", "GameModel", "HealthModel", "JobModel",
+    "SegmentModel",
+]  # fmt: skip
 
 Hex = Annotated[
     str,
@@ -63,6 +67,8 @@ class TermsModel(_Record):
     lease: Seconds
     window: Seconds
     clock: Seconds
+    audit_rate: int = Field(description="least expected number of auditors of a segment, in 1/10,000")
+    audit_share: int = Field(description="what auditors of a segment share, in 1/10,000 of its price")
     deadline: Seconds
 
 
@@ -104,6 +110,58 @@ class SegmentModel(_Record):
         """The form of a record."""
         fields = {name: getattr(segment, name) for name in cls.model_fields if name not in ("job", "index")}
         return cls(job=segment.key.job, index=segment.key.index, **fields)
+
+
+class AuditModel(_Record):
+    """The audit of a commitment."""
+
+    job: int
+    segment: int
+    attempt: int
+    outcome: Name = Field(description="none, open, settled, overturned, forfeited or voided")
+    rate: int = Field(description="expected number of auditors, in 1/10,000")
+    seats: int
+    attestors: list[str] = Field(description="accounts that attested, under seal")
+    solver: str
+    attest_until: Seconds
+    penalty: Amount = Field(description="what silence costs a drawn auditor, token units")
+    drawn: bool = Field(description="whether the seed of the draw is fixed")
+    trace_root: Hex = Field(description="zero until it is revealed")
+
+    @classmethod
+    def of(cls, key: SegmentKey, attempt: int, audit: Round, attestors: Sequence[str]) -> AuditModel:
+        """The form of a record."""
+        derived = ("job", "segment", "attempt", "attestors", "drawn")
+        fields = {name: getattr(audit, name) for name in cls.model_fields if name not in derived}
+        return cls(
+            job=key.job,
+            segment=key.index,
+            attempt=attempt,
+            attestors=list(attestors),
+            drawn=audit.seed != NONE,
+            **fields,
+        )
+
+
+class AccountModel(_Record):
+    """What an account's work came to, and its stake in audits."""
+
+    address: str
+    settled: int
+    overturned: int
+    forfeited: int
+    expired: int
+    unbroken: Amount = Field(description="value settled since the last overturned or forfeited, token units")
+    attested: int
+    silent: int
+    misattested: int
+    enrolled: Amount = Field(description="stake with which it takes part in draws, token units")
+
+    @classmethod
+    def of(cls, address: str, record: Record, enrolled: int) -> AccountModel:
+        """The form of a record."""
+        fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        return cls.model_validate({"address": address, "enrolled": enrolled, **fields})
 
 
 class EventModel(BaseModel):

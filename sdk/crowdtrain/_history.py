@@ -25,6 +25,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 SPAN = 5_000
 """blocks whose logs are asked for at once, at most"""
+_FOLLOWED = ("Stake", "Market", "Dispute", "Audit", "Emission")
+"""contracts whose events are given"""
+_SETTLED = 12
+"""blocks after which no reorganisation is feared"""
 _KEPT = 4096
 """answers and games that are kept"""
 
@@ -38,20 +42,25 @@ class _Moves:
     hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Auditors:
+    """Who enrolled before a block."""
+
+    accounts: tuple[str, ...]
+    next_block: int
+
+
 class History:
     """Logs of the contracts of a deployment."""
 
     def __init__(self, node: Node, deployment: Deployment) -> None:
         self._node = node
         self._first = deployment.block
-        self._addresses = {
-            "Stake": deployment.stake,
-            "Market": deployment.market,
-            "Dispute": deployment.dispute,
-        }
+        self._addresses = {name: str(deployment.contracts[name]) for name in (*_FOLLOWED, "Money")}
         self._contract_at = {
             address.lower(): _abi.contract(name) for name, address in self._addresses.items()
         }
+        self._auditors: _Auditors | None = None
         self._found: _Kept[Hashable, ChainEvent] = _Kept()
         self._games: _Kept[int, _Moves] = _Kept()
 
@@ -61,19 +70,35 @@ class History:
         for log in logs:
             contract = self._contract_at.get(log.address)
             event = contract.events.get(log.topics[0]) if contract and log.topics else None
-            if event is not None:
+            if contract is not None and event is not None:
                 fields = event.decode(log.topics, log.data)
-                events.append(ChainEvent(log.block, log.index, log.transaction, event.name, fields))
+                place = (log.block, log.index, log.transaction)
+                events.append(ChainEvent(*place, event.name, fields, contract.name))
         return events
 
     def events(self, first: int, last: int) -> list[ChainEvent]:
-        """Events of all contracts in blocks ``first … last``, in order."""
-        addresses = list(self._addresses.values())
-        found: list[ChainEvent] = []
-        for start in range(max(first, self._first), last + 1, SPAN):
-            logs = self._logs(addresses, [], start, min(start + SPAN - 1, last))
-            found += self.decode(logs)
-        return found
+        """Events of the contracts in blocks ``first … last``, in order."""
+        return self._forward([self._addresses[name] for name in _FOLLOWED], [], first, last)
+
+    def transfers(self, account: str, first: int, last: int) -> list[ChainEvent]:
+        """Transfers of the token from or to an account in blocks ``first … last``, in order."""
+        topic = f"0x{_abi.contract('Money').topics['Transfer'].hex()}"
+        who = _topic(int(account, 16))
+        money = [self._addresses["Money"]]
+        sent = self._forward(money, [topic, who], first, last)
+        got = self._forward(money, [topic, None, who], first, last)
+        found = {(event.block, event.transaction, event.index): event for event in [*sent, *got]}
+        return [found[place] for place in sorted(found, key=lambda place: (place[0], place[2]))]
+
+    def auditors(self, block: int) -> tuple[str, ...]:
+        """All accounts that enrolled up to a block, in the order in which they did."""
+        topic = f"0x{_abi.contract('Audit').topics['Enrolled'].hex()}"
+        known = self._auditors or _Auditors((), self._first)
+        found = self._forward([self._addresses["Audit"]], [topic], known.next_block, block)
+        settled = [str(event.fields["auditor"]) for event in found if event.block <= block - _SETTLED]
+        accounts = tuple(dict.fromkeys([*known.accounts, *settled]))
+        self._auditors = _Auditors(accounts, max(known.next_block, block - _SETTLED + 1))
+        return tuple(dict.fromkeys([*accounts, *(str(event.fields["auditor"]) for event in found)]))
 
     def find(
         self, key: Hashable, name: str, topics: list[int], accept: Callable[[ChainEvent], bool]
@@ -114,6 +139,14 @@ class History:
     def forget(self, game: int) -> None:
         """Lets the moves of a game be read again from the beginning."""
         self._games.forget(game)
+
+    def _forward(
+        self, addresses: list[str], topics: list[str | None], first: int, last: int
+    ) -> list[ChainEvent]:
+        found: list[ChainEvent] = []
+        for start in range(max(first, self._first), last + 1, SPAN):
+            found += self.decode(self._logs(addresses, topics, start, min(start + SPAN - 1, last)))
+        return found
 
     def _backward(self, contract: str, topics: list[str | None], last: int) -> Iterator[list[ChainEvent]]:
         while last >= self._first:

@@ -16,10 +16,13 @@ from crowdtrain.chain import (
     GroupProof,
     JobId,
     JobTerms,
+    Outcome,
     PageOpening,
     Phase,
     ProgramLeaf,
     Reason,
+    Record,
+    Round,
     Segment,
     SegmentKey,
     SegmentSpec,
@@ -34,6 +37,8 @@ __all__ = [
     "group_proof_fields",
     "leaf_fields",
     "page_fields",
+    "record_of",
+    "round_of",
     "segment_of",
     "shown",
     "spec_fields",
@@ -77,6 +82,8 @@ def terms_of(fields: Fields) -> JobTerms:
         lease=fields["lease"],
         window=fields["window"],
         clock=fields["clock"],
+        audit_rate=fields["auditRate"],
+        audit_share=fields["auditShare"],
         deadline=fields["deadline"],
     )
 
@@ -92,12 +99,37 @@ def segment_of(key: SegmentKey, fields: Fields) -> Segment:
         games=fields["games"],
         heir=fields["heir"],
         heir_until=fields["heirUntil"],
+        lapsed=fields["lapsed"],
+        lapsed_until=fields["lapsedUntil"],
         price=fields["price"],
         leaf=fields["leaf"],
         input_root=fields["inputRoot"],
         output_root=fields["outputRoot"],
         seal=fields["seal"],
     )
+
+
+def round_of(fields: Fields) -> Round:
+    """The audit of a commitment."""
+    return Round(
+        outcome=_member(Outcome, fields["outcome"]),
+        seats=fields["seats"],
+        attestations=fields["attestations"],
+        rate=fields["rate"],
+        solver=fields["solver"],
+        committed_in=fields["committedIn"],
+        draw_block=fields["drawBlock"],
+        attest_until=fields["attestUntil"],
+        penalty=fields["penalty"],
+        seal=fields["seal"],
+        seed=fields["seed"],
+        trace_root=fields["traceRoot"],
+    )
+
+
+def record_of(fields: Fields) -> Record:
+    """The record of an account."""
+    return Record(**fields)
 
 
 def game_of(game: GameId, fields: Fields) -> Game:
@@ -173,6 +205,8 @@ def terms_fields(terms: JobTerms) -> tuple[object, ...]:
         terms.lease,
         terms.window,
         terms.clock,
+        terms.audit_rate,
+        terms.audit_share,
         terms.deadline,
     )
 

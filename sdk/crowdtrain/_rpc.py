@@ -147,8 +147,7 @@ class Node:
 
     def block(self, number: int | str = "latest") -> Block:
         """A block's head. Raises BadAnswer if there is none."""
-        tag = hex(number) if isinstance(number, int) else number
-        fields = _object(self._ask("eth_getBlockByNumber", tag, False), f"block {number}")
+        fields = _object(self._ask("eth_getBlockByNumber", _tag(number), False), f"block {number}")
         block = Block(
             number=_quantity(fields.get("number"), "block number"),
             hash=_hash(fields.get("hash"), "block hash"),
@@ -163,17 +162,16 @@ class Node:
     def call(self, to: str, data: bytes, sender: str | None = None, block: int | str = "latest") -> bytes:
         """What a call returns that changes nothing. Raises RpcError if it reverts."""
         call = {"to": to, "data": f"0x{data.hex()}"} | ({"from": sender} if sender else {})
-        tag = hex(block) if isinstance(block, int) else block
-        return _data(self.request("eth_call", call, tag), "call")
+        return _data(self.request("eth_call", call, _tag(block)), "call")
 
     def estimate_gas(self, sender: str, to: str, data: bytes) -> int:
         """Gas that a transaction needs. Raises RpcError if it reverts."""
         call = {"from": sender, "to": to, "data": f"0x{data.hex()}"}
         return _quantity(self.request("eth_estimateGas", call), "gas")
 
-    def code(self, address: str) -> bytes:
+    def code(self, address: str, block: int | str = "latest") -> bytes:
         """Code of a contract; empty where there is none."""
-        return _data(self._ask("eth_getCode", address, "latest"), "code")
+        return _data(self._ask("eth_getCode", address, _tag(block)), "code")
 
     def balance(self, address: str) -> int:
         """Balance in wei."""
@@ -237,6 +235,10 @@ class Node:
             return self.request(method, *params)
         except RpcError as error:
             raise ChainUnavailable(f"the node cannot answer: {error}") from error
+
+
+def _tag(block: int | str) -> str:
+    return hex(block) if isinstance(block, int) else block
 
 
 def _object(value: object, what: str) -> Mapping[str, Any]:

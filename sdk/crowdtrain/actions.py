@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
 from crowdtrain._errors import Refused
 from crowdtrain.agent import Agent, game_name, job_name, segment_name
-from crowdtrain.chain import Chain, GameId, JobId, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.chain import NONE, Chain, GameId, JobId, Segment, SegmentKey, SegmentSpec, SegmentState
 from crowdtrain.watch import Book, ChainView
 
 __all__ = [
-    "HELD", "Action", "Answer", "Exits", "Expire", "Load", "OfGame", "OfSegment", "Settle", "Timeout", "Void",
-    "inputs_changed", "way_out",
+    "HELD", "OWED", "Action", "Answer", "Exit", "Exits", "Expire", "Forfeit", "Load", "OfGame", "OfSegment", "Settle",
+    "Timeout", "Void", "Withdraw", "inputs_changed", "way_out",
 ]  # fmt: skip
 
 HELD = (SegmentState.CLAIMED, SegmentState.COMMITTED)
+OWED = "what is owed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,24 @@ class Void(OfSegment):
     """Open a segment again whose inputs have changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Forfeit(OfSegment):
+    """Open a segment again whose trace root was not revealed in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw(Action):
+    """Take what the Market owes."""
+
+    @property
+    def about(self) -> str:
+        """See :class:`Action`."""
+        return OWED
+
+
+Exit = Settle | Expire | Void | Forfeit
+
+
 def inputs_changed(chain: ChainView, book: Book, segment: Segment) -> bool:
     """Whether an input of a claimed or committed segment is not what it was when it was claimed.
 
@@ -115,20 +134,34 @@ def inputs_changed(chain: ChainView, book: Book, segment: Segment) -> bool:
 
 
 def way_out(
-    chain: ChainView, book: Book, segment: Segment, changed: Collection[SegmentKey], grace: int
-) -> Settle | Expire | Void | None:
-    """The way out of a segment's state that is open, for the first time ``grace`` seconds ago, if one is."""
+    chain: ChainView,
+    book: Book,
+    segment: Segment,
+    *,
+    changed: Collection[SegmentKey],
+    grace: int,
+    known: Collection[SegmentKey],
+) -> Exit | None:
+    """The way out of a segment's state that is open, for the first time ``grace`` seconds ago, if one is.
+
+    ``known`` are segments whose trace root is known here, so that it need not be revealed to settle.
+    """
+    key, terms = segment.key, chain.jobs[segment.key.job].terms
     if segment.state not in HELD:
         return None
-    if segment.key in changed or inputs_changed(chain, book, segment):
-        return Void(segment.key)
+    if key in changed or inputs_changed(chain, book, segment):
+        return Void(key)
     if chain.now <= segment.until + grace:
         return None
     if segment.state is SegmentState.CLAIMED:
-        return Expire(segment.key)
-    sources = chain.sources(book, segment.key)
-    settled = all(source.state is SegmentState.SETTLED for source in sources)
-    return Settle(segment.key) if settled and segment.games == 0 else None
+        return Expire(key)
+    if segment.games:
+        return None
+    if key in known or not chain.is_hidden(key):
+        settled = all(source.state is SegmentState.SETTLED for source in chain.sources(book, key))
+        return Settle(key) if settled else None
+    late = chain.now > segment.until + terms.clock + grace
+    return Forfeit(key) if late and segment.solver != chain.address else None
 
 
 class Exits:
@@ -139,22 +172,34 @@ class Exits:
         self._chain = chain
         self.changed: set[SegmentKey] = set()
 
-    def take(self, action: Settle | Expire | Void, spec: SegmentSpec) -> None:
-        """Settles, expires or voids. Raises ChainUnavailable or BadAnswer."""
+    def take(self, action: Exit, spec: SegmentSpec, trace_root: bytes = NONE) -> None:
+        """Settles, expires, voids or forfeits; to settle, with the trace root where it is known. Raises
+        ChainUnavailable or BadAnswer.
+        """
         key, about, attempt = action.key, action.about, self._agent.attempt
         match action:
             case Settle():
-                try:
-                    self._chain.settle(key, spec)
-                except Refused as error:
-                    if error.error == "InputChanged":
-                        self.changed.add(key)
-                    else:
-                        self._agent.set_aside(about, "settle", error)
-                else:
-                    self._agent.log.info("settled", about=about, price=spec.price)
+                call = partial(self._chain.settle, key, spec, trace_root)
+                self._unless_changed(key, about, "settled", call, price=spec.price)
+            case Forfeit():
+                call = partial(self._chain.forfeit, key, spec)
+                self._unless_changed(key, about, "opened again: its trace root was not revealed", call)
             case Expire():
                 attempt(about, "opened again: its lease is over", partial(self._chain.expire, key))
             case Void():
                 attempt(about, "opened again: an input changed", partial(self._chain.void, key, spec))
                 self.changed.discard(key)
+
+    def _unless_changed(
+        self, key: SegmentKey, about: str, what: str, call: Callable[[], object], **fields: object
+    ) -> None:
+        """Makes a call that the Market refuses if an input was done again with the same result."""
+        try:
+            call()
+        except Refused as error:
+            if error.error == "InputChanged":
+                self.changed.add(key)
+            else:
+                self._agent.set_aside(about, what, error)
+        else:
+            self._agent.log.info(what, about=about, **fields)

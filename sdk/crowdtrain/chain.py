@@ -13,6 +13,8 @@ from typing import NewType, Protocol
 
 __all__ = [
     "INITIAL",
+    "NONE",
+    "WHOLE",
     "Address",
     "Chain",
     "ChainEvent",
@@ -22,11 +24,15 @@ __all__ = [
     "Job",
     "JobId",
     "JobTerms",
+    "Outcome",
     "PageOpening",
     "Phase",
     "ProgramLeaf",
     "Reason",
     "Receipt",
+    "Record",
+    "Round",
+    "Rules",
     "Segment",
     "SegmentKey",
     "SegmentSpec",
@@ -43,6 +49,10 @@ GameId = NewType("GameId", int)
 
 INITIAL = 2**32 - 1
 """A source segment number that means the job's initial state."""
+NONE = bytes(32)
+"""A root or seal that is not there."""
+WHOLE = 10_000
+"""What rates and shares are parts of."""
 
 
 class SegmentState(enum.IntEnum):
@@ -94,9 +104,38 @@ class Reason(enum.IntEnum):
     MOOT = 11
 
 
+class Outcome(enum.IntEnum):
+    """How the audit of a commitment ended."""
+
+    NONE = 0
+    OPEN = 1
+    SETTLED = 2
+    OVERTURNED = 3
+    FORFEITED = 4
+    VOIDED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What was fixed for all jobs when the contracts were deployed."""
+
+    fee_rate: int
+    """part of every price that is burned, in 1/10,000"""
+    unbonding: int
+    """seconds for which an auditor's stake stays locked after leaving"""
+
+    def fee(self, price: int) -> int:
+        """What of a price is burned."""
+        return price * self.fee_rate // WHOLE
+
+
 @dataclass(frozen=True, slots=True)
 class JobTerms:
-    """What a buyer fixes when posting. Money in token units, times in seconds, ``deadline`` a Unix time."""
+    """What a buyer fixes when posting. Money in token units, times in seconds, ``deadline`` a Unix time.
+
+    ``audit_rate`` is the least expected number of auditors of each commitment, ``audit_share`` what they share as a
+    part of the price, both in 1/10,000.
+    """
 
     plan_root: bytes
     initial_root: bytes
@@ -107,7 +146,17 @@ class JobTerms:
     lease: int
     window: int
     clock: int
+    audit_rate: int
+    audit_share: int
     deadline: int
+
+    def pot(self, price: int) -> int:
+        """What auditors of a segment at this price share."""
+        return price * self.audit_share // WHOLE
+
+    def attest_until(self, until: int) -> int:
+        """Up to when attestations are taken to a commitment whose window ends at ``until``."""
+        return until - self.window // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +208,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment as it stands; ``group_roots`` and ``cid`` come from the event of its last commit."""
+    """A segment as it stands; ``group_roots`` and ``cid`` come from the event of its last commit.
+
+    Before ``heir_until`` only ``heir`` may claim it; up to ``lapsed_until``, ``lapsed`` may not.
+    """
 
     key: SegmentKey
     state: SegmentState
@@ -169,6 +221,8 @@ class Segment:
     games: int
     heir: Address
     heir_until: int
+    lapsed: Address
+    lapsed_until: int
     price: int
     leaf: bytes
     input_root: bytes
@@ -176,6 +230,45 @@ class Segment:
     seal: bytes
     group_roots: tuple[bytes, ...] = ()
     cid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The audit of one commitment. ``rate`` is the expected number of auditors, in 1/10,000; ``penalty`` what silence
+    costs; ``seed`` and ``trace_root`` are NONE until drawn and revealed."""
+
+    outcome: Outcome
+    seats: int
+    attestations: int
+    rate: int
+    solver: Address
+    committed_in: int
+    draw_block: int
+    attest_until: int
+    penalty: int
+    seal: bytes
+    seed: bytes
+    trace_root: bytes
+
+    @property
+    def is_drawn_in_time(self) -> bool:
+        """Whether the first draw counts, so that silence is punished."""
+        return self.seed != NONE and self.draw_block == self.committed_in + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an account's work came to; ``unbroken`` is the value of segments settled since the last that was
+    overturned or forfeited."""
+
+    settled: int = 0
+    overturned: int = 0
+    forfeited: int = 0
+    expired: int = 0
+    unbroken: int = 0
+    attested: int = 0
+    silent: int = 0
+    misattested: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +342,17 @@ class PageOpening:
 
 @dataclass(frozen=True, slots=True)
 class ChainEvent:
-    """An event of one of the contracts: its Solidity name and its fields, under their Solidity names."""
+    """An event of one of the contracts: its Solidity name and its fields, under their Solidity names.
+
+    ``contract`` tells events of the same name apart.
+    """
 
     block: int
     index: int
     transaction: str
     name: str
     fields: dict[str, object] = field(default_factory=dict)
+    contract: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +382,14 @@ class Chain(Protocol):
     def head(self) -> tuple[int, str]:
         """Number and hash of the latest block."""
 
+    def time_of(self, block: int) -> int:
+        """Time of a block, Unix seconds."""
+
+    def gas_price(self) -> int:
+        """Wei for each gas, now."""
+
     # reads
+    def rules(self) -> Rules: ...
     def job_count(self) -> int: ...
     def job(self, job: JobId) -> Job: ...
     def segment(self, key: SegmentKey) -> Segment: ...
@@ -293,7 +397,10 @@ class Chain(Protocol):
     def game_count(self) -> int: ...
     def game(self, game: GameId) -> Game: ...
     def events(self, first_block: int, last_block: int) -> list[ChainEvent]:
-        """Events of Stake, Market and Dispute in these blocks, both included, in order."""
+        """Events of the contracts, but for the tokens, in these blocks, both included, in order."""
+
+    def transfers(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
+        """Events ``Transfer`` of the token, from or to an account, in these blocks, in order."""
 
     def stake(self, account: Address) -> tuple[int, int]:
         """Free and locked stake, token units."""
@@ -301,6 +408,47 @@ class Chain(Protocol):
     def owed(self, account: Address) -> int: ...
     def tokens(self, account: Address) -> int:
         """Token balance."""
+
+    def tokens_before(self, account: Address) -> int:
+        """Token balance before the contracts were deployed. Raises ChainUnavailable if the node has forgotten."""
+
+    def burned(self) -> int:
+        """What is burned and still counted in the contracts."""
+
+    # audits
+    def round(self, key: SegmentKey, attempt: int) -> Round:
+        """The audit of an attempt; its outcome is NONE if there was no commitment."""
+
+    def is_drawn(self, key: SegmentKey, attempt: int, auditor: Address) -> bool:
+        """Whether an account is drawn. Raises Refused (NoSeed) while, or since, the draw's block is not known."""
+
+    def attestation(self, key: SegmentKey, attempt: int, auditor: Address) -> bytes:
+        """What an auditor attested; NONE if nothing."""
+
+    def attestors(self, key: SegmentKey, attempt: int) -> tuple[Address, ...]: ...
+    def weight(self, auditor: Address) -> int:
+        """Stake with which an account takes part in draws."""
+
+    def leaving(self, auditor: Address) -> tuple[int, int]:
+        """Stake that an account took out of draws, and from when on it can be unlocked."""
+
+    def total_weight(self) -> int: ...
+    def auditors(self) -> tuple[Address, ...]:
+        """All accounts that ever enrolled, in the order in which they did."""
+
+    def record(self, account: Address) -> Record: ...
+    def rate_of(self, solver: Address, price: int, asked: int) -> int:
+        """Expected number of auditors, in 1/10,000, of a commitment of this solver."""
+
+    # rewards
+    def epoch(self) -> int: ...
+    def rewards(self, epoch: int, account: Address) -> int:
+        """Units of the protocol's token for an account's work of an epoch, so far."""
+
+    def reward_tokens(self, account: Address) -> int:
+        """Balance of the protocol's token."""
+
+    def collect_rewards(self, epoch: int, account: Address) -> Receipt: ...
 
     # money
     def deposit(self, amount: int) -> Receipt:
@@ -317,14 +465,28 @@ class Chain(Protocol):
     def claim(
         self, key: SegmentKey, spec: SegmentSpec, plan_proof: Sequence[bytes], inputs: Sequence[GroupProof]
     ) -> Receipt: ...
-    def commit(self, key: SegmentKey, group_roots: Sequence[bytes], seal: bytes, cid: str) -> Receipt: ...
-    def settle(self, key: SegmentKey, spec: SegmentSpec) -> Receipt: ...
+    def commit(
+        self, key: SegmentKey, input_root: bytes, group_roots: Sequence[bytes], seal: bytes, cid: str
+    ) -> Receipt: ...
+    def settle(self, key: SegmentKey, spec: SegmentSpec, trace_root: bytes = NONE) -> Receipt:
+        """Pays solver and auditors; the trace root may be left out once it was revealed."""
+
+    def forfeit(self, key: SegmentKey, spec: SegmentSpec) -> Receipt: ...
     def expire(self, key: SegmentKey) -> Receipt: ...
     def void(self, key: SegmentKey, spec: SegmentSpec) -> Receipt: ...
     def refund(self, job: JobId) -> Receipt: ...
 
+    # audit
+    def enroll(self, amount: int) -> Receipt: ...
+    def leave(self, amount: int) -> Receipt: ...
+    def finish_leaving(self, auditor: Address) -> Receipt: ...
+    def draw(self, key: SegmentKey, attempt: int) -> Receipt: ...
+    def attest(self, key: SegmentKey, attempt: int, seal: bytes, attestation: bytes) -> Receipt: ...
+    def reveal(self, key: SegmentKey, attempt: int, trace_root: bytes) -> Receipt: ...
+    def punish(self, key: SegmentKey, attempt: int, auditor: Address) -> Receipt: ...
+
     # dispute
-    def challenge(self, key: SegmentKey, spec: SegmentSpec) -> tuple[GameId, Receipt]: ...
+    def challenge(self, key: SegmentKey, spec: SegmentSpec, seal: bytes) -> tuple[GameId, Receipt]: ...
     def reveal_trace(self, game: GameId, position: bytes, checkpoints: Sequence[bytes]) -> Receipt: ...
     def pick_checkpoint(
         self, game: GameId, position: bytes, checkpoint: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from rich.table import Table
 from crowdtrain._errors import CrowdtrainError, PlanError
 from crowdtrain._rpc import Node
 from crowdtrain._training import LoweredProgram
-from crowdtrain.chain import Chain, ChainEvent, GameId, Job, JobId, JobTerms, SegmentKey, SegmentState
+from crowdtrain.chain import WHOLE, Chain, ChainEvent, GameId, Job, JobId, JobTerms, SegmentKey, SegmentState
 from crowdtrain.config import DEFAULT_RPC, DEFAULT_STORE
 from crowdtrain.deployment import Deployment, find_deployment
 from crowdtrain.jobs import load_job, publish_job
@@ -27,12 +28,16 @@ __all__ = ["Client", "JobHandle", "NotReadyError", "Quote"]
 
 SPEED = 2e9
 """body operations a second that a solver is taken to do, if nothing else is said"""
-GAS = {"approve": 60_000, "post": 250_000, "claim": 320_000, "commit": 140_000, "settle": 130_000}
+GAS = {"approve": 60_000, "post": 250_000, "claim": 270_000, "commit": 190_000, "settle": 340_000}
 """gas of the transactions of an undisputed job, at most about (``make bench-gas`` measures it)"""
 SEGMENT_SECONDS = 600
 """length of a segment that is aimed at"""
 MOST_SECONDS = 30 * 24 * 3600
 """longest lease, window and clock that the contract takes"""
+MOST_AUDITS = 4
+"""most auditors of a segment that can be asked for, and most prices that they can share"""
+FLOOR_RATE = 500
+"""expected auditors, in 1/10,000, of a solver with a long record"""
 OVERLAP = 12
 """blocks that may still be replaced by others"""
 
@@ -53,6 +58,12 @@ class Quote:
     lease: int
     window: int
     clock: int
+    audit_rate: int
+    """least expected number of auditors of each segment, in 1/10,000"""
+    audit_share: int
+    """what auditors of a segment share, in 1/10,000 of its price"""
+    fee: int
+    """what of all prices together is burned; it is the solvers' to pay"""
     duration: int
     """time until the job's deadline"""
     seconds: float
@@ -62,8 +73,22 @@ class Quote:
 
     @property
     def escrow(self) -> int:
-        """What posting takes from the buyer: the price of all segments."""
-        return self.plan.price
+        """What posting takes from the buyer: the price of all segments, and what auditors can earn at most."""
+        return self.plan.price + self.audit_pot
+
+    @property
+    def audit_pot(self) -> int:
+        """What auditors of all segments can earn at most; what they do not comes back."""
+        return sum(spec.price * self.audit_share // WHOLE for spec in self.plan.segments)
+
+    def audit_cost(self, rate: int = WHOLE) -> int:
+        """What auditors are expected to earn where ``rate`` auditors, in 1/10,000, are expected for each segment.
+
+        That many are, if the solver has no record and the job does not ask for more (and enough are enrolled). A pot
+        is paid out if anybody is drawn, so the number of auditors being about Poisson-distributed, with the
+        probability 1 − exp(−rate).
+        """
+        return round(self.audit_pot * (1 - math.exp(-max(rate, self.audit_rate) / WHOLE)))
 
     @property
     def gas(self) -> int:
@@ -87,6 +112,8 @@ class Quote:
             lease=self.lease,
             window=self.window,
             clock=self.clock,
+            audit_rate=self.audit_rate,
+            audit_share=self.audit_share,
             deadline=now + self.duration,
         )
 
@@ -96,7 +123,14 @@ class Quote:
         table = Table("", "quote", title="Training job", show_header=False)
         for name, value in (
             ("segments", f"{len(segments)}, {steps} steps, a checkpoint every {segments[0].interval}"),
-            ("price", f"{segments[0].price} for each segment, {self.escrow} in all, held in escrow"),
+            ("price", f"{segments[0].price} for each segment, {self.plan.price} in all"),
+            ("fee", f"{self.fee} of that is burned, solvers get {self.plan.price - self.fee}"),
+            (
+                "audits",
+                f"{self.audit_pot} at most; about {self.audit_cost()} for solvers without a record, "
+                f"{self.audit_cost(FLOOR_RATE)} for those with a long one; the rest comes back",
+            ),
+            ("escrow", f"{self.escrow}: price and audits at most"),
             ("stake of a solver", f"{self.stake} for each segment"),
             ("estimated training", _duration(self.seconds)),
             ("settled after", f"{_duration(self.seconds + self.window)} or more, if nothing is disputed"),
@@ -178,15 +212,18 @@ class Client:
         lease: int | None = None,
         window: int | None = None,
         clock: int | None = None,
+        audits: float = 0.0,
+        audit_share: float = 0.5,
         duration: int | None = None,
         speed: float = SPEED,
     ) -> Quote:
         """What ``steps`` steps of ``program`` on ``data`` would cost as a chain of segments; posts nothing.
 
-        ``price`` is in token units for each segment. What is not given is chosen: segments of about ten
-        minutes at ``speed`` operations a second, 16 checkpoints each, ten times the price as stake, and times
-        that leave a slow machine room. Raises ProgramError or DataError if program and data do not fit
-        together or are too short, PlanError if no plan can be made.
+        ``price`` is in token units for each segment. ``audits`` is the least expected number of auditors of a
+        segment, beyond what its solver's record asks for; together they get ``audit_share`` of the price. What
+        is not given is chosen: segments of about ten minutes at ``speed`` operations a second, 16 checkpoints
+        each, ten times the price as stake, and times that leave a slow machine room. Raises ProgramError or
+        DataError if program and data do not fit together or are too short, PlanError if no plan can be made.
         """
         bound = program.bind(data.rows) if program.is_open else program
         bound.validate()
@@ -203,8 +240,15 @@ class Client:
         if interval is None:
             interval = min(MAX_INTERVAL, max(1, length // 16, -(-length // MAX_CHECKPOINTS)))
         plan = chain(bound, data.root, segments=segments, steps=steps, interval=interval, price=price)
+        rules = self.chain.rules()
         lease = _time("lease", lease, 60 + 10 * each)
-        window = _time("window", window, 120 + 10 * each)
+        window = _time("window", window, min(120 + 10 * each, rules.unbonding / 2))
+        clock = _time("clock", clock, min(1800 + 20 * each, (rules.unbonding - window) / 3))
+        if window + 3 * clock > rules.unbonding:
+            raise PlanError(
+                f"window and three clocks are {window + 3 * clock} seconds, more than the {rules.unbonding} for which "
+                "auditors' stake stays locked"
+            )
         return Quote(
             program=bound,
             data=data,
@@ -212,16 +256,14 @@ class Client:
             stake=10 * price if stake is None else stake,
             lease=lease,
             window=window,
-            clock=_time("clock", clock, 1800 + 20 * each),
+            clock=clock,
+            audit_rate=_part("audits", audits),
+            audit_share=_part("audit_share", audit_share),
+            fee=sum(rules.fee(spec.price) for spec in plan.segments),
             duration=3600 + 2 * segments * (lease + window) if duration is None else duration,
             seconds=seconds,
-            gas_price=self._gas_price(),
+            gas_price=self.chain.gas_price(),
         )
-
-    def _gas_price(self) -> int:
-        if not isinstance(self.chain, Web3Chain):
-            return 0
-        return self.chain.node.block().base_fee + self.chain.node.tip()
 
     def post(self, quote: Quote, state: State | None = None) -> JobHandle:
         """Stores the job's files, puts the escrow into the Market, and opens the job.
@@ -298,6 +340,12 @@ def _time(name: str, given: int | None, chosen: float) -> int:
     if not 1 <= value <= MOST_SECONDS:
         raise PlanError(f"{name} must be 1 to {MOST_SECONDS} seconds, not {value}")
     return value
+
+
+def _part(name: str, value: float) -> int:
+    if not 0 <= value <= MOST_AUDITS:
+        raise PlanError(f"{name} must be 0 to {MOST_AUDITS}, not {value}")
+    return round(value * WHOLE)
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,8 @@ __all__ = ["FOLDERS", "Deployment", "find_deployment"]
 
 FOLDERS = (Path("deployments"), Path("~/.crowdtrain/deployments"))
 """where deployment files are looked for, in this order; each is named after its chain id: ``31337.json``"""
+SOLIDITY_NAMES = {"token": "Money", "rewards": "Token"}
+"""contracts that are not called as in the file"""
 
 
 def _address(text: str) -> Address:
@@ -39,6 +41,17 @@ class Deployment(BaseModel):
     market: Checked
     dispute: Checked
     referee: Checked
+    audit: Checked
+    rewards: Checked
+    """the protocol's own token"""
+    emission: Checked
+    crowdfund: Checked
+
+    @property
+    def contracts(self) -> dict[str, Address]:
+        """Address of every contract by its name in Solidity."""
+        named = self.model_dump(exclude={"chain_id", "block"})
+        return {SOLIDITY_NAMES.get(field, field.capitalize()): address for field, address in named.items()}
 
     @classmethod
     def load(cls, path: Path) -> Deployment:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +23,7 @@ from crowdtrain._eth import LocalAccount
 from crowdtrain._rpc import Node, RpcError, TransactionReceipt
 from crowdtrain._sender import account_of
 from crowdtrain.chain import Address
-from crowdtrain.deployment import Deployment
+from crowdtrain.deployment import SOLIDITY_NAMES, Deployment
 
 __all__ = ["Devnet", "deploy", "find_anvil"]
 
@@ -41,8 +43,9 @@ class Devnet:
 
     ``keys`` are the private keys of ``accounts`` accounts, the same each time, with 1,000 ether and
     ``tokens`` token units each. A block is made for each transaction and, if ``block_time`` is not None,
-    after so many seconds. ``folder`` receives the deployment file. Raises ConfigError if anvil is not
-    installed, ChainUnavailable if it does not start. On Linux it dies with the thread that started it.
+    after so many seconds. ``folder`` receives the deployment file, ``parameters`` are those of :func:`deploy`.
+    Raises ConfigError if anvil is not installed, ChainUnavailable if it does not start. On Linux it dies with the
+    thread that started it.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Devnet:
         tokens: int = 10**24,
         block_time: int | None = None,
         port: int | None = None,
+        parameters: Mapping[str, int] | None = None,
     ) -> None:
         self.keys = [_key(number) for number in range(accounts)]
         self._process, self.rpc = _start(find_anvil(), block_time, port)
@@ -60,7 +64,7 @@ class Devnet:
             self.node = Node(self.rpc)
             for account in map(account_of, [_DEPLOYER, *self.keys]):
                 self.node.request("anvil_setBalance", account.address, hex(1000 * _ETHER))
-            self.deployment = deploy(self.node, _DEPLOYER)
+            self.deployment = deploy(self.node, _DEPLOYER, parameters=parameters)
             self.deployment_path = folder / f"{CHAIN_ID}.json"
             self.deployment.save(self.deployment_path)
             for account in map(account_of, self.keys):
@@ -84,6 +88,10 @@ class Devnet:
         self.node.request("evm_increaseTime", hex(seconds))
         self.node.request("evm_mine")
 
+    def mine(self, blocks: int) -> None:
+        """Makes empty blocks."""
+        self.node.request("anvil_mine", hex(blocks))
+
     def stop(self) -> None:
         """Ends anvil; nothing of the chain stays."""
         self._process.terminate()
@@ -102,41 +110,38 @@ class Devnet:
         self.stop()
 
 
-def deploy(node: Node, key: str, token: Address | None = None) -> Deployment:
+def deploy(
+    node: Node, key: str, token: Address | None = None, parameters: Mapping[str, int] | None = None
+) -> Deployment:
     """Deploys the contracts, and a token that anybody may mint unless ``token`` names one.
 
-    Stake, Market and Dispute name each other, so each is told where the others are going to be. Raises
-    ChainError if a contract cannot be deployed.
+    ``parameters`` take the place of those in ``contracts.json``. Contracts name each other, so each is told where the
+    others are going to be. Raises ChainError if one cannot be deployed.
     """
     account = account_of(key)
     first = node.transaction_count(account.address)
     block = node.block().number
-    names = ["Referee", "Stake", "Market", "Dispute"] + ([] if token else ["Money"])
+    plan = json.loads((resources.files("crowdtrain") / "contracts.json").read_text())
+    constructors: dict[str, list[str]] = plan["constructors"]
+    numbers = {name: int(value) for name, value in plan["parameters"].items()} | dict(parameters or {})
+    names = [name for name in constructors if token is None or name != "Money"]
     at = {name: _created(account.address, first + i) for i, name in enumerate(names)}
     at["Money"] = token or at["Money"]
-    arguments = {
-        "Referee": [],
-        "Money": [],
-        "Stake": [at["Money"], at["Market"], at["Dispute"]],
-        "Market": [at["Money"], at["Stake"], at["Dispute"]],
-        "Dispute": [at["Market"], at["Stake"], at["Referee"]],
-    }
     for name in names:
-        compiled = _abi.artifact(name)
-        made = [entry["inputs"] for entry in compiled["abi"] if entry["type"] == "constructor"]
-        inputs = made[0] if made else []
-        code = bytes.fromhex(compiled["bytecode"][2:]) + _abi.encode_arguments(inputs, arguments[name])
+        arguments = [at[what] if what in at else numbers[what] for what in constructors[name]]
+        code = bytes.fromhex(_abi.artifact(name)["bytecode"][2:]) + _words(arguments)
         _carry_out(node, account, None, code)
         if not node.code(at[name]):
             raise ChainError(f"{name} was deployed, but there is no contract at {at[name]}")
-    return Deployment(
-        chain_id=node.chain_id(),
-        block=block,
-        token=at["Money"],
-        stake=at["Stake"],
-        market=at["Market"],
-        dispute=at["Dispute"],
-        referee=at["Referee"],
+    fields = {name: SOLIDITY_NAMES.get(name, name.capitalize()) for name in Deployment.model_fields}
+    addresses = {field: at[name] for field, name in fields.items() if name in at}
+    return Deployment(chain_id=node.chain_id(), block=block, **addresses)
+
+
+def _words(arguments: Iterable[int | Address]) -> bytes:
+    """Numbers and addresses, as the ABI has them: a word each, alone or in a structure."""
+    return b"".join(
+        (value if isinstance(value, int) else int(value, 16)).to_bytes(32, "big") for value in arguments
     )
 
 

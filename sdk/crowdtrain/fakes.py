@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from crowdtrain import _fake_audit as audit
 from crowdtrain import _fake_dispute as dispute
+from crowdtrain import _fake_emission as emission
 from crowdtrain import _fake_market as market
-from crowdtrain._fake_world import STAKE, World
+from crowdtrain._errors import Refused
+from crowdtrain._fake_world import NOBODY, RULES, STAKE, RevertedError, World
 from crowdtrain.chain import (
+    NONE,
     Address,
     ChainEvent,
     Game,
@@ -23,6 +27,9 @@ from crowdtrain.chain import (
     PageOpening,
     ProgramLeaf,
     Receipt,
+    Record,
+    Round,
+    Rules,
     Segment,
     SegmentKey,
     SegmentSpec,
@@ -52,18 +59,22 @@ class FakeChain:
 
     def advance(self, seconds: int) -> None:
         """Lets time pass, in an empty block."""
-        self._world.time += seconds
-        self._world.block += 1
+        self._world.pass_block(seconds)
+
+    def mine(self, blocks: int) -> None:
+        """Makes empty blocks, in which no time passes."""
+        for _ in range(blocks):
+            self._world.pass_block()
 
     def mint(self, amount: int) -> None:
         """Gives this account tokens."""
-        self._world.tokens[self.address] = self.tokens(self.address) + amount
+        self._world.mint(self.address, amount)
 
     def _send(self, call: str, rule: Callable[..., T], *arguments: object) -> tuple[T, Receipt]:
         world = self._world
         with world.transaction(call):
             result = rule(world, self.address, *arguments)
-        events = tuple(event for event in world.events[-16:] if event.block == world.block)
+        events = tuple(event for event in world.events[-32:] if event.block == world.block)
         return result, Receipt(world.transaction_hash, world.block, 0, events)
 
     def _move(self, name: str, *arguments: object) -> Receipt:
@@ -78,6 +89,15 @@ class FakeChain:
 
     def head(self) -> tuple[int, str]:
         return self._world.block, self._world.transaction_hash
+
+    def time_of(self, block: int) -> int:
+        return self._world.times[block]
+
+    def gas_price(self) -> int:
+        return 0
+
+    def rules(self) -> Rules:
+        return RULES
 
     def job_count(self) -> int:
         return len(self._world.jobs)
@@ -114,6 +134,14 @@ class FakeChain:
     def events(self, first_block: int, last_block: int) -> list[ChainEvent]:
         return [event for event in self._world.events if first_block <= event.block <= last_block]
 
+    def transfers(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
+        return [
+            event
+            for event in self._world.transfers
+            if first_block <= event.block <= last_block
+            and account in (event.fields["from"], event.fields["to"])
+        ]
+
     def stake(self, account: Address) -> tuple[int, int]:
         return self._world.free.get(account, 0), self._world.locked.get(account, 0)
 
@@ -122,6 +150,54 @@ class FakeChain:
 
     def tokens(self, account: Address) -> int:
         return self._world.tokens.get(account, 0)
+
+    def tokens_before(self, account: Address) -> int:
+        return 0
+
+    def burned(self) -> int:
+        return self._world.burned
+
+    def round(self, key: SegmentKey, attempt: int) -> Round:
+        return audit.round_of(self._world, key, attempt)
+
+    def is_drawn(self, key: SegmentKey, attempt: int, auditor: Address) -> bool:
+        try:
+            return audit.is_drawn(self._world, key, attempt, auditor)
+        except RevertedError as reason:
+            raise Refused("isDrawn", reason.error, reason.values) from None
+
+    def attestation(self, key: SegmentKey, attempt: int, auditor: Address) -> bytes:
+        return self._world.attestations.get((key, attempt), {}).get(auditor, NONE)
+
+    def attestors(self, key: SegmentKey, attempt: int) -> tuple[Address, ...]:
+        return tuple(self._world.attestations.get((key, attempt), {}))
+
+    def weight(self, auditor: Address) -> int:
+        return audit.weight_at(self._world, auditor, self._world.block)
+
+    def leaving(self, auditor: Address) -> tuple[int, int]:
+        return self._world.leaving.get(auditor, (0, 0))
+
+    def total_weight(self) -> int:
+        return audit.weight_at(self._world, NOBODY, self._world.block)
+
+    def auditors(self) -> tuple[Address, ...]:
+        return tuple(account for account in self._world.weights if account != NOBODY)
+
+    def record(self, account: Address) -> Record:
+        return self._world.records.get(account, Record())
+
+    def rate_of(self, solver: Address, price: int, asked: int) -> int:
+        return audit.rate_of(self._world, solver, price, asked)
+
+    def epoch(self) -> int:
+        return emission.epoch(self._world)
+
+    def rewards(self, epoch: int, account: Address) -> int:
+        return emission.claimable(self._world, epoch, account)
+
+    def reward_tokens(self, account: Address) -> int:
+        return self._world.rewards.get(account, 0)
 
     def deposit(self, amount: int) -> Receipt:
         return self._send("deposit", _deposit, amount)[1]
@@ -140,11 +216,16 @@ class FakeChain:
     ) -> Receipt:
         return self._send("claim", market.claim, key, spec, plan_proof, inputs)[1]
 
-    def commit(self, key: SegmentKey, group_roots: Sequence[bytes], seal: bytes, cid: str) -> Receipt:
-        return self._send("commit", market.commit, key, group_roots, seal, cid)[1]
+    def commit(
+        self, key: SegmentKey, input_root: bytes, group_roots: Sequence[bytes], seal: bytes, cid: str
+    ) -> Receipt:
+        return self._send("commit", market.commit, key, input_root, group_roots, seal, cid)[1]
 
-    def settle(self, key: SegmentKey, spec: SegmentSpec) -> Receipt:
-        return self._send("settle", market.settle, key, spec)[1]
+    def settle(self, key: SegmentKey, spec: SegmentSpec, trace_root: bytes = NONE) -> Receipt:
+        return self._send("settle", market.settle, key, spec, trace_root)[1]
+
+    def forfeit(self, key: SegmentKey, spec: SegmentSpec) -> Receipt:
+        return self._send("forfeit", market.forfeit, key, spec)[1]
 
     def expire(self, key: SegmentKey) -> Receipt:
         return self._send("expire", market.expire, key)[1]
@@ -155,8 +236,32 @@ class FakeChain:
     def refund(self, job: JobId) -> Receipt:
         return self._send("refund", market.refund, job)[1]
 
-    def challenge(self, key: SegmentKey, spec: SegmentSpec) -> tuple[GameId, Receipt]:
-        return self._send("challenge", dispute.challenge, key, spec)
+    def enroll(self, amount: int) -> Receipt:
+        return self._send("enroll", audit.enroll, amount)[1]
+
+    def leave(self, amount: int) -> Receipt:
+        return self._send("leave", audit.leave, amount)[1]
+
+    def finish_leaving(self, auditor: Address) -> Receipt:
+        return self._send("finishLeaving", audit.finish_leaving, auditor)[1]
+
+    def draw(self, key: SegmentKey, attempt: int) -> Receipt:
+        return self._send("draw", audit.draw, key, attempt)[1]
+
+    def attest(self, key: SegmentKey, attempt: int, seal: bytes, attestation: bytes) -> Receipt:
+        return self._send("attest", audit.attest, key, attempt, seal, attestation)[1]
+
+    def reveal(self, key: SegmentKey, attempt: int, trace_root: bytes) -> Receipt:
+        return self._send("reveal", audit.reveal, key, attempt, trace_root)[1]
+
+    def punish(self, key: SegmentKey, attempt: int, auditor: Address) -> Receipt:
+        return self._send("punish", audit.punish, key, attempt, auditor)[1]
+
+    def collect_rewards(self, epoch: int, account: Address) -> Receipt:
+        return self._send("claim", emission.collect, epoch, account)[1]
+
+    def challenge(self, key: SegmentKey, spec: SegmentSpec, seal: bytes) -> tuple[GameId, Receipt]:
+        return self._send("challenge", dispute.challenge, key, spec, seal)
 
     def reveal_trace(self, game: GameId, position: bytes, checkpoints: Sequence[bytes]) -> Receipt:
         return self._move("reveal_trace", game, position, checkpoints)
@@ -241,10 +346,10 @@ class FakeChain:
 def _deposit(world: World, sender: Address, amount: int) -> None:
     world.pay(sender, STAKE, amount)
     world.free[sender] = world.free.get(sender, 0) + amount
-    world.emit("Deposited", account=sender, amount=amount)
+    world.emit("Stake", "Deposited", account=sender, amount=amount)
 
 
 def _withdraw_stake(world: World, sender: Address, amount: int) -> None:
     world.take_free(sender, amount)
     world.pay(STAKE, sender, amount)
-    world.emit("Withdrawn", account=sender, amount=amount)
+    world.emit("Stake", "Withdrawn", account=sender, amount=amount)

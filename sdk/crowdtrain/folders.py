@@ -25,7 +25,7 @@ from crowdtrain._files import atomic_file
 from crowdtrain.chain import Address, ChainEvent
 from crowdtrain.ledger import entries
 
-__all__ = ["Ledger", "Log", "exclusive", "open_log", "read_status", "write_status"]
+__all__ = ["Ledger", "Log", "exclusive", "open_log", "read_ledger", "read_status", "write_status"]
 
 Log = structlog.stdlib.BoundLogger
 MAX_LOG = 16 * 2**20
@@ -97,10 +97,19 @@ def read_status(folder: Path) -> dict[str, object]:
     return status
 
 
+def read_ledger(folder: Path) -> list[dict[str, object]]:
+    """The whole lines of a folder's ledger; none if it has no ledger. Changes nothing."""
+    path = folder / "ledger.jsonl"
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    lines = (json.loads(text) for text in whole.splitlines())
+    return [line for line in lines if isinstance(line, dict)]
+
+
 class Ledger:
     """What an account earned and lost, one JSON line for each movement, each recorded once.
 
-    Lines have ``block``, ``transaction``, ``index``, ``cause``, ``amount`` (token units; negative if lost).
+    Lines have ``block``, ``transaction``, ``index``, ``kind``, ``job``, ``segment`` (null if there is none), ``cause``,
+    ``amount`` (token units; negative if lost).
     """
 
     def __init__(self, folder: Path, account: Address) -> None:
@@ -114,20 +123,21 @@ class Ledger:
 
     def record(self, events: Sequence[ChainEvent]) -> list[Mapping[str, object]]:
         """Appends the movements of these events that are not in the ledger yet, and returns them."""
-        fresh: list[Mapping[str, object]] = []
-        for event in events:
-            fresh += [
-                {
-                    "block": event.block,
-                    "transaction": event.transaction,
-                    "index": event.index,
-                    "amount": entry.amount,
-                    "cause": entry.cause,
-                }
-                for entry in entries([event])
-                if entry.account == self._account
-                and (event.transaction, event.index, entry.cause) not in self._known
-            ]
+        fresh: list[Mapping[str, object]] = [
+            {
+                "block": entry.block,
+                "transaction": entry.transaction,
+                "index": entry.index,
+                "kind": entry.kind.value,
+                "job": entry.job,
+                "segment": entry.segment,
+                "amount": entry.amount,
+                "cause": entry.cause,
+            }
+            for entry in entries(events)
+            if entry.account == self._account
+            and (entry.transaction, entry.index, entry.cause) not in self._known
+        ]
         if fresh:
             with self._path.open("a") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in fresh))
@@ -150,7 +160,4 @@ class Ledger:
         whole = self._path.read_bytes().rpartition(b"\n")
         if whole[2]:  # a line that a kill cut off; its event is found again
             os.truncate(self._path, len(whole[0]) + len(whole[1]))
-        for text in whole[0].splitlines():
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
+        yield from read_ledger(self._path.parent)

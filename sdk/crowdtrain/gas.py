@@ -66,15 +66,9 @@ def gas_spent(node: Node, deployment: Deployment, first: int, last: int) -> list
 
 
 def _calls(deployment: Deployment) -> dict[tuple[str, bytes], str]:
-    addresses = {
-        "Money": deployment.token,
-        "Stake": deployment.stake,
-        "Market": deployment.market,
-        "Dispute": deployment.dispute,
-    }
     return {
         (address.lower(), _selector(entry)): f"{name}.{entry['name']}"
-        for name, address in addresses.items()
+        for name, address in deployment.contracts.items()
         for entry in _abi.artifact(name)["abi"]
         if entry["type"] == "function"
     }

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import uvicorn
+from eth_utils.address import to_checksum_address
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -35,8 +36,17 @@ from crowdtrain._errors import (
     Refused,
     StoreUnavailable,
 )
-from crowdtrain._gateway_models import BlobModel, ErrorModel, GameModel, HealthModel, JobModel, SegmentModel
-from crowdtrain.chain import Chain, GameId, JobId, SegmentKey
+from crowdtrain._gateway_models import (
+    AccountModel,
+    AuditModel,
+    BlobModel,
+    ErrorModel,
+    GameModel,
+    HealthModel,
+    JobModel,
+    SegmentModel,
+)
+from crowdtrain.chain import Address, Chain, GameId, JobId, SegmentKey
 from crowdtrain.stores import LocalStore
 from crowdtrain.stores.local import BlobWriter
 
@@ -68,6 +78,7 @@ _UPLOAD_ERRORS: dict[int | str, dict[str, object]] = {
 }
 
 CidPath = Annotated[str, Path(description="CID of version 1 in base32", max_length=80)]
+AddressPath = Annotated[str, Path(description="address in hexadecimal", pattern="^0x[0-9a-fA-F]{40}$")]
 Number = Annotated[int, Path(ge=0, lt=2**63)]
 Index = Annotated[int, Path(ge=0, lt=2**32)]
 First = Annotated[int, Query(ge=0, lt=2**63, description="number of the first record")]
@@ -264,6 +275,24 @@ class _Reads:
         key = SegmentKey(JobId(job), index)
         return self.get(key, lambda: SegmentModel.of(self.chain.segment(key)))
 
+    def audit(self, job: int, index: int) -> AuditModel:
+        """The audit of a segment's present or last attempt. Raises NotFound if the job has no such segment."""
+        key, attempt = SegmentKey(JobId(job), index), self.segment(job, index).attempt
+
+        def read() -> AuditModel:
+            audit = self.chain.round(key, attempt)
+            return AuditModel.of(key, attempt, audit, self.chain.attestors(key, attempt))
+
+        return self.get(("audit", key, attempt), read)
+
+    def account(self, address: Address) -> AccountModel:
+        """What an account's work came to."""
+
+        def read() -> AccountModel:
+            return AccountModel.of(address, self.chain.record(address), self.chain.weight(address))
+
+        return self.get(("account", address), read)
+
     def game(self, number: int) -> GameModel:
         """A dispute."""
         return self.get(("game", number), lambda: GameModel.of(self.chain.game(GameId(number))))
@@ -291,6 +320,16 @@ def _add_records(app: FastAPI, reads: _Reads) -> None:
     def segment(job: Number, index: Index) -> SegmentModel:
         """A segment as it stands."""
         return reads.segment(job, index)
+
+    @app.get("/jobs/{job}/segments/{index}/audit", tags=["jobs"], responses=_ERRORS)
+    def audit(job: Number, index: Index) -> AuditModel:
+        """The audit of a segment's present attempt; its outcome is none before there is a commitment."""
+        return reads.audit(job, index)
+
+    @app.get("/accounts/{address}", tags=["accounts"], responses=_ERRORS)
+    def account(address: AddressPath) -> AccountModel:
+        """What an account's work came to, and its stake in audits."""
+        return reads.account(Address(to_checksum_address(address)))
 
     @app.get("/games", tags=["disputes"], responses=_ERRORS)
     def games(first: First = 1, limit: Limit = 20) -> list[GameModel]:

@@ -149,10 +149,11 @@ def _connect(options: Launch, log: Log) -> Web3Chain:
 
 
 def print_status(folder: Path) -> None:
-    """Prints what a process says of itself, and its ledger."""
+    """Prints what a process says of itself, and what each segment brought or cost, and why."""
     from rich.console import Console
+    from rich.table import Table
 
-    from crowdtrain.folders import read_status
+    from crowdtrain.folders import read_ledger, read_status
 
     console = Console()
     try:
@@ -160,6 +161,11 @@ def print_status(folder: Path) -> None:
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    ledger = folder / "ledger.jsonl"
-    if ledger.exists():
-        console.print(ledger.read_text(), markup=False, end="")
+    lines = read_ledger(folder)
+    if lines:
+        columns = ("block", "job", "segment", "kind", "amount", "cause")
+        table = Table(*columns, title="Ledger, in token units")
+        for line in lines:
+            values = (line.get(column) for column in columns)
+            table.add_row(*("" if value is None else str(value) for value in values))
+        console.print(table)

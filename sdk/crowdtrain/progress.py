@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crowdtrain.chain import Address, ChainEvent, GameId, JobId, Reason
+from crowdtrain.chain import WHOLE, Address, ChainEvent, GameId, JobId, Reason
 
 __all__ = [
+    "Attested",
+    "Audit",
+    "AuditorPaid",
     "Challenged",
     "Claimed",
     "Committed",
     "DisputeOver",
     "Expired",
+    "Forfeited",
     "Moved",
     "Overturned",
     "Progress",
@@ -55,9 +59,10 @@ class Committed(_OfSegment):
 
 @dataclass(frozen=True, slots=True)
 class Settled(_OfSegment):
-    """A segment is done and paid for, ``price`` token units."""
+    """A segment is done and paid for: ``price`` token units, of which ``fee`` is burned."""
 
     price: int
+    fee: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,41 @@ class Voided(_OfSegment):
 
 
 @dataclass(frozen=True, slots=True)
+class Forfeited(_OfSegment):
+    """A solver did not reveal its trace root, and lost the stake; the segment is open again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overturned(_OfSegment):
     """A result was proved wrong by ``challenger``; its solver lost the stake, the segment is open again."""
 
     challenger: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Audit(Progress):
+    """The audit of a segment's result began: ``expected`` auditors are drawn, who share up to ``pot`` token units."""
+
+    segment: int
+    expected: float
+    pot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attested(Progress):
+    """An auditor replayed a segment, and attested to its result under seal."""
+
+    segment: int
+    auditor: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorPaid(Progress):
+    """An auditor attested right, and is paid ``amount`` token units."""
+
+    segment: int
+    auditor: Address
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +153,10 @@ class Refunded(Progress):
 _BY_SOLVER: Mapping[str, tuple[type[_OfSegment], tuple[str, ...]]] = {
     "Claimed": (Claimed, ("attempt", "until")),
     "Committed": (Committed, ("attempt", "until")),
-    "Settled": (Settled, ("price",)),
+    "Settled": (Settled, ("price", "fee")),
     "Expired": (Expired, ()),
     "Voided": (Voided, ()),
+    "Forfeited": (Forfeited, ()),
     "Overturned": (Overturned, ("challenger",)),
 }
 
@@ -140,6 +177,13 @@ def progress_of(events: Iterable[ChainEvent], job: JobId, games: dict[GameId, in
                 games[game] = fields["segment"]
                 players = (fields["challenger"], fields["defender"])
                 yield Challenged(event.block, fields["segment"], game, *players)
+            elif event.name == "Opened":
+                rate = fields["rate"] / WHOLE
+                yield Audit(event.block, fields["segment"], rate, fields["pot"])
+            elif event.name == "Attested":
+                yield Attested(event.block, fields["segment"], fields["auditor"])
+            elif event.name == "Audited":
+                yield AuditorPaid(event.block, fields["segment"], fields["auditor"], fields["amount"])
             elif event.name == "Refunded":
                 yield Refunded(event.block, fields["amount"])
         elif fields.get("game") in games:

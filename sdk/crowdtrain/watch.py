@@ -14,6 +14,8 @@ from crowdtrain_engine import merkle
 from crowdtrain._errors import BadAnswer, ChainUnavailable, CrowdtrainError, Refused
 from crowdtrain.chain import (
     INITIAL,
+    NONE,
+    WHOLE,
     Address,
     Chain,
     ChainEvent,
@@ -22,14 +24,18 @@ from crowdtrain.chain import (
     GroupProof,
     Job,
     JobId,
+    Outcome,
     Phase,
+    Record,
+    Round,
+    Rules,
     Segment,
     SegmentKey,
     SegmentState,
 )
 from crowdtrain.plan import Plan
 
-__all__ = ["Book", "ChainView", "Watch"]
+__all__ = ["Book", "ChainView", "Watch", "shown_audit"]
 
 OVERLAP = 12
 """blocks that may still be replaced by others"""
@@ -47,7 +53,8 @@ class Book:
 class ChainView:
     """The chain at one moment. Times are Unix seconds by the chain's clock, money is in token units.
 
-    ``games`` holds the disputes that are not over, and those that are over of attempts that still stand.
+    ``games`` holds the disputes that are not over, and those that are over of attempts that still stand; ``rounds`` the
+    audits of the segments that are committed; ``record`` what the account's own work came to.
     """
 
     now: int
@@ -61,6 +68,15 @@ class ChainView:
     segments: Mapping[SegmentKey, Segment] = field(default_factory=dict)
     games: Mapping[GameId, Game] = field(default_factory=dict)
     barred: frozenset[JobId] = frozenset()
+    rules: Rules = field(default_factory=lambda: Rules(0, 0))
+    rounds: Mapping[SegmentKey, Round] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+    weight: int = 0
+    """stake with which the account takes part in draws, if it is an auditor's view"""
+    drawn: frozenset[SegmentKey] = frozenset()
+    """committed segments for whose audit the account is drawn"""
+    attested: frozenset[SegmentKey] = frozenset()
+    """those to which it has attested"""
     events: tuple[ChainEvent, ...] = ()
     """what is new since the view before"""
 
@@ -98,16 +114,31 @@ class ChainView:
         groups = self.inputs(book, key)
         return None if groups is None else merkle.root([group.root for group in groups])
 
+    def is_hidden(self, key: SegmentKey) -> bool:
+        """Whether a segment is committed and its trace root not revealed."""
+        audit = self.rounds.get(key)
+        return audit is not None and audit.trace_root == NONE
+
     def games_of(self, segment: Segment) -> list[Game]:
         """The disputes, over or not, of the segment's present attempt."""
         return [g for g in self.games.values() if g.key == segment.key and g.attempt == segment.attempt]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Whether the account is drawn by a seed, and has attested."""
+
+    seed: bytes
+    drawn: bool
+    attested: bool
 
 
 class Watch:
     """Follows the chain for one account.
 
     ``refuse(job)`` gives the reason to leave a whole job alone, or None; ``on_refused`` hears of such jobs,
-    once each. Events are read from ``first_block`` on, or from the present block.
+    once each. Events are read from ``first_block`` on, or from the present block. With ``audits``, the view tells what
+    an auditor needs to know.
     """
 
     def __init__(
@@ -116,8 +147,11 @@ class Watch:
         refuse: Callable[[Job], str | None],
         on_refused: Callable[[JobId, str], None] = lambda job, reason: None,
         first_block: int | None = None,
+        *,
+        audits: bool = False,
     ) -> None:
         self._chain = chain
+        self._audits = audits
         self._refuse = refuse
         self._on_refused = on_refused
         self._next_block = first_block
@@ -128,6 +162,9 @@ class Watch:
         self._jobs: dict[JobId, Job] = {}
         self._segments: dict[SegmentKey, Segment] = {}
         self._games: dict[GameId, Game] = {}
+        self._rules: Rules | None = None
+        self._rounds: dict[SegmentKey, Round] = {}
+        self._draws: dict[SegmentKey, _Draw] = {}
         self._barred: set[JobId] = set()
         self._recent: dict[tuple[int, str, int], ChainEvent] = {}
         self._touched: dict[JobId, int] = {}
@@ -141,7 +178,9 @@ class Watch:
         head = chain.head()
         if self._view and head == self._head:
             return replace(self._view, events=())
+        self._rules = self._rules or chain.rules()
         events = self._follow(head[0])
+        weight = self._look_at_draws(head[0]) if self._audits else 0
         free, locked = chain.stake(chain.address)
         self._view = ChainView(
             now=chain.now(),
@@ -155,6 +194,12 @@ class Watch:
             segments=dict(self._segments),
             games=dict(self._games),
             barred=frozenset(self._barred),
+            rules=self._rules,
+            rounds=dict(self._rounds),
+            record=chain.record(chain.address),
+            weight=weight,
+            drawn=frozenset(key for key, draw in self._draws.items() if draw.drawn),
+            attested=frozenset(key for key, draw in self._draws.items() if draw.attested),
             events=events,
         )
         self._head = head
@@ -175,7 +220,7 @@ class Watch:
             self._stale_games.discard(game)
         for key in sorted(self._stale_segments, key=lambda key: (key.job, key.index)):
             if key.job in self._jobs:
-                self._segments[key] = self._chain.segment(key)
+                self._read_segment(key)
             self._stale_segments.discard(key)
         self._forget(head)
         return fresh
@@ -230,6 +275,33 @@ class Watch:
             self._stale_segments |= {SegmentKey(number, i) for i in range(job.terms.segments)}
         self._jobs[number] = job
 
+    def _read_segment(self, key: SegmentKey) -> None:
+        segment = self._segments[key] = self._chain.segment(key)
+        self._draws.pop(key, None)
+        if segment.state is SegmentState.COMMITTED:
+            self._rounds[key] = self._chain.round(key, segment.attempt)
+        else:
+            self._rounds.pop(key, None)
+
+    def _look_at_draws(self, head: int) -> int:
+        """Finds out for what this account is drawn, and has attested; its weight."""
+        chain, me = self._chain, self._chain.address
+        weight = chain.weight(me)
+        stake = weight + chain.leaving(me)[0]
+        for key, audit in self._rounds.items():
+            known = self._draws.get(key)
+            # until the seed is fixed, a reorganisation may change it
+            if not stake or audit.outcome is not Outcome.OPEN or (known and known.seed == audit.seed != NONE):
+                continue
+            attempt = self._segments[key].attempt
+            try:
+                drawn = head > audit.draw_block and chain.is_drawn(key, attempt, me)
+            except Refused:
+                drawn = False  # nobody knows the seed any more
+            attested = drawn and chain.attestation(key, attempt, me) != NONE
+            self._draws[key] = _Draw(audit.seed, drawn, attested)
+        return weight
+
     def _read_game(self, number: GameId) -> None:
         try:
             game = self._chain.game(number)
@@ -251,12 +323,23 @@ class Watch:
             if states <= ends:
                 del self._jobs[number]
                 self._barred.discard(number)
-                for i in range(job.terms.segments):
-                    del self._segments[SegmentKey(number, i)]
+                for key in (SegmentKey(number, i) for i in range(job.terms.segments)):
+                    del self._segments[key]
         for game_id, game in list(self._games.items()):
             segment = self._segments.get(game.key)
             if segment is None or (game.phase is Phase.OVER and segment.attempt != game.attempt):
                 del self._games[game_id]
+
+
+def shown_audit(audit: Round) -> dict[str, object]:
+    """An audit, for a status: ``rate`` is the expected number of auditors."""
+    return {
+        "rate": audit.rate / WHOLE,
+        "seats": audit.seats,
+        "attestations": audit.attestations,
+        "attest_until": audit.attest_until,
+        "revealed": audit.trace_root != NONE,
+    }
 
 
 def _number(event: ChainEvent, name: str) -> int:

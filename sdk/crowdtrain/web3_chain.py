@@ -18,6 +18,7 @@ from crowdtrain._history import History
 from crowdtrain._rpc import Node, RpcError
 from crowdtrain._sender import Sender, account_of, refusal
 from crowdtrain.chain import (
+    NONE,
     Address,
     ChainEvent,
     Game,
@@ -30,6 +31,9 @@ from crowdtrain.chain import (
     Phase,
     ProgramLeaf,
     Receipt,
+    Record,
+    Round,
+    Rules,
     Segment,
     SegmentKey,
     SegmentSpec,
@@ -68,6 +72,7 @@ class Web3Chain:
         patience: float = 180.0,
     ) -> None:
         self.deployment = deployment
+        self._addresses = deployment.contracts
         self.node = Node(rpc, timeout)
         self._check_deployment()
         self._history = History(self.node, deployment)
@@ -87,7 +92,7 @@ class Web3Chain:
         chain_id = self.node.chain_id()
         if chain_id != self.deployment.chain_id:
             raise BadAnswer(f"the node is on chain {chain_id}, the deployment on {self.deployment.chain_id}")
-        for name in ("token", "stake", "market", "dispute"):
+        for name in ("token", "stake", "market", "dispute", "audit", "emission"):
             address = getattr(self.deployment, name)
             if not self.node.code(address):
                 raise ConfigError(f"there is no contract at {address}, where the deployment has {name}")
@@ -118,6 +123,17 @@ class Web3Chain:
         """See :class:`crowdtrain.chain.Chain`."""
         block = self.node.block()
         return block.number, block.hash
+
+    def time_of(self, block: int) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self.node.block(block).timestamp
+
+    def gas_price(self) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self.node.block().base_fee + self.node.tip()
+
+    def rules(self) -> Rules:
+        return Rules(self._number("Market", "feeRate"), self._number("Audit", "unbonding"))
 
     def job_count(self) -> int:
         return self._number("Market", "jobCount")
@@ -182,6 +198,10 @@ class Web3Chain:
     def events(self, first_block: int, last_block: int) -> list[ChainEvent]:
         return self._history.events(first_block, last_block)
 
+    def transfers(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._history.transfers(account, first_block, last_block)
+
     def stake(self, account: Address) -> tuple[int, int]:
         free, locked = self._read("Stake", "balances", account)
         return free, locked
@@ -192,9 +212,79 @@ class Web3Chain:
     def tokens(self, account: Address) -> int:
         return self._number("Money", "balanceOf", account)
 
+    def tokens_before(self, account: Address) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        block = max(0, self.deployment.block - 1)
+        try:
+            if not self.node.code(self.deployment.token, block=block):
+                return 0  # the token was deployed with the contracts
+            (number,) = self._read("Money", "balanceOf", account, block=block)
+        except (RpcError, Refused) as error:
+            raise ChainUnavailable(f"the node has no balances of block {block}: {error}") from error
+        return int(number)
+
+    def burned(self) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._number("Stake", "burned") + self._number("Market", "burned")
+
     def _number(self, contract: str, function: str, *arguments: object) -> int:
         (number,) = self._read(contract, function, *arguments)
         return int(number)
+
+    # ---------------------------------------------------------------- reads of audits and rewards
+
+    def round(self, key: SegmentKey, attempt: int) -> Round:
+        """See :class:`crowdtrain.chain.Chain`."""
+        (fields,) = self._read("Audit", "rounds", key.job, key.index, attempt)
+        return records.round_of(fields)
+
+    def is_drawn(self, key: SegmentKey, attempt: int, auditor: Address) -> bool:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return bool(self._read("Audit", "isDrawn", key.job, key.index, attempt, auditor)[0])
+
+    def attestation(self, key: SegmentKey, attempt: int, auditor: Address) -> bytes:
+        """See :class:`crowdtrain.chain.Chain`."""
+        (attestation,) = self._read("Audit", "attestationOf", key.job, key.index, attempt, auditor)
+        return bytes(attestation)
+
+    def attestors(self, key: SegmentKey, attempt: int) -> tuple[Address, ...]:
+        (accounts,) = self._read("Audit", "attestors", key.job, key.index, attempt)
+        return tuple(map(Address, accounts))
+
+    def weight(self, auditor: Address) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._number("Audit", "weightOf", auditor)
+
+    def leaving(self, auditor: Address) -> tuple[int, int]:
+        """See :class:`crowdtrain.chain.Chain`."""
+        amount, free = self._read("Audit", "leavingOf", auditor)
+        return amount, free
+
+    def total_weight(self) -> int:
+        return self._number("Audit", "totalWeight")
+
+    def auditors(self) -> tuple[Address, ...]:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return tuple(map(Address, self._history.auditors(self.node.block().number)))
+
+    def record(self, account: Address) -> Record:
+        (fields,) = self._read("Audit", "records", account)
+        return records.record_of(fields)
+
+    def rate_of(self, solver: Address, price: int, asked: int) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._number("Audit", "rateOf", solver, price, asked)
+
+    def epoch(self) -> int:
+        return self._number("Emission", "epochAt", self.now())
+
+    def rewards(self, epoch: int, account: Address) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._number("Emission", "claimable", epoch, account)
+
+    def reward_tokens(self, account: Address) -> int:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._number("Token", "balanceOf", account)
 
     def _read(
         self, contract: str, function: str, *arguments: object, block: int | str = "latest"
@@ -207,8 +297,7 @@ class Web3Chain:
         return abi.decode(function, data)
 
     def _at(self, contract: str) -> str:
-        address: str = getattr(self.deployment, "token" if contract == "Money" else contract.lower())
-        return address
+        return self._addresses[contract]
 
     # ---------------------------------------------------------------- money
 
@@ -250,12 +339,18 @@ class Web3Chain:
             "Market", "claim", key.job, key.index, records.spec_fields(spec), list(plan_proof), proofs
         )
 
-    def commit(self, key: SegmentKey, group_roots: Sequence[bytes], seal: bytes, cid: str) -> Receipt:
-        roots = list(group_roots)
-        return self._send("Market", "commit", key.job, key.index, roots, seal, cids.to_bytes(cid))
+    def commit(
+        self, key: SegmentKey, input_root: bytes, group_roots: Sequence[bytes], seal: bytes, cid: str
+    ) -> Receipt:
+        what = (input_root, list(group_roots), seal, cids.to_bytes(cid))
+        return self._send("Market", "commit", key.job, key.index, *what)
 
-    def settle(self, key: SegmentKey, spec: SegmentSpec) -> Receipt:
-        return self._send("Market", "settle", key.job, key.index, records.spec_fields(spec))
+    def settle(self, key: SegmentKey, spec: SegmentSpec, trace_root: bytes = NONE) -> Receipt:
+        """See :class:`crowdtrain.chain.Chain`."""
+        return self._send("Market", "settle", key.job, key.index, records.spec_fields(spec), trace_root)
+
+    def forfeit(self, key: SegmentKey, spec: SegmentSpec) -> Receipt:
+        return self._send("Market", "forfeit", key.job, key.index, records.spec_fields(spec))
 
     def expire(self, key: SegmentKey) -> Receipt:
         return self._send("Market", "expire", key.job, key.index)
@@ -266,10 +361,36 @@ class Web3Chain:
     def refund(self, job: JobId) -> Receipt:
         return self._send("Market", "refund", job)
 
+    # ---------------------------------------------------------------- audits and rewards
+
+    def enroll(self, amount: int) -> Receipt:
+        return self._send("Audit", "enroll", amount)
+
+    def leave(self, amount: int) -> Receipt:
+        return self._send("Audit", "leave", amount)
+
+    def finish_leaving(self, auditor: Address) -> Receipt:
+        return self._send("Audit", "finishLeaving", auditor)
+
+    def draw(self, key: SegmentKey, attempt: int) -> Receipt:
+        return self._send("Audit", "draw", key.job, key.index, attempt)
+
+    def attest(self, key: SegmentKey, attempt: int, seal: bytes, attestation: bytes) -> Receipt:
+        return self._send("Audit", "attest", key.job, key.index, attempt, seal, attestation)
+
+    def reveal(self, key: SegmentKey, attempt: int, trace_root: bytes) -> Receipt:
+        return self._send("Audit", "reveal", key.job, key.index, attempt, trace_root)
+
+    def punish(self, key: SegmentKey, attempt: int, auditor: Address) -> Receipt:
+        return self._send("Audit", "punish", key.job, key.index, attempt, auditor)
+
+    def collect_rewards(self, epoch: int, account: Address) -> Receipt:
+        return self._send("Emission", "claim", epoch, account)
+
     # ---------------------------------------------------------------- dispute
 
-    def challenge(self, key: SegmentKey, spec: SegmentSpec) -> tuple[GameId, Receipt]:
-        receipt = self._send("Dispute", "challenge", key.job, key.index, records.spec_fields(spec))
+    def challenge(self, key: SegmentKey, spec: SegmentSpec, seal: bytes) -> tuple[GameId, Receipt]:
+        receipt = self._send("Dispute", "challenge", key.job, key.index, records.spec_fields(spec), seal)
         return GameId(_number_in(receipt, "Challenged", "game")), receipt
 
     def reveal_trace(self, game: GameId, position: bytes, checkpoints: Sequence[bytes]) -> Receipt:

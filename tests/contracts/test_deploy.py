@@ -33,19 +33,17 @@ def test_hardhat_deploys_what_the_package_would(web3: Web3, tmp_path: Path) -> N
         selector = Web3.keccak(text=f"{name}()")[:4]
         return Web3.to_checksum_address(web3.eth.call({"to": contract, "data": selector})[12:])
 
-    assert [told(deployment.stake, name) for name in ("token", "market", "dispute")] == [
-        deployment.token,
-        deployment.market,
-        deployment.dispute,
-    ]
-    assert [told(deployment.market, name) for name in ("token", "stake", "dispute")] == [
-        deployment.token,
-        deployment.stake,
-        deployment.dispute,
-    ]
-    assert [told(deployment.dispute, name) for name in ("market", "stake", "referee")] == [
-        deployment.market,
-        deployment.stake,
-        deployment.referee,
-    ]
+    names = {
+        "stake": ("token", "market", "dispute", "audit"),
+        "market": ("token", "stake", "dispute", "audit", "emission"),
+        "dispute": ("market", "stake", "referee"),
+        "audit": ("stake", "market"),
+        "emission": ("market",),
+    }
+    for contract, others in names.items():
+        told_of = [told(getattr(deployment, contract), other) for other in others]
+        assert told_of == [getattr(deployment, other) for other in others], contract
+    assert told(deployment.emission, "token") == deployment.rewards
+    assert told(deployment.rewards, "minter") == deployment.emission
+    assert web3.eth.get_code(deployment.crowdfund)
     assert web3.eth.get_code(deployment.referee)

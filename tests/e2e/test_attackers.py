@@ -13,7 +13,7 @@ from crowdtrain.game import CHALLENGER_PHASES, Move, attack
 from crowdtrain.game.sabotage import parse
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain_engine.trace import Machine, Replay
-from town import CLOCK, MONEY, PRICE, STAKE, WINDOW, Town
+from town import CLOCK, MONEY, PAY, STAKE, WINDOW, Town
 
 STEPS, INTERVAL = 4, 2
 ENDS = {
@@ -79,7 +79,11 @@ def test_dishonest_challengers_lose(tmp_path: Path) -> None:
         attackers |= {phase.name: Attacker(town.account(phase.name), honest_lie, phase) for phase in SILENCES}
         for attacker in attackers.values():
             attacker.chain.deposit(STAKE)
-            attacker.game, _ = attacker.chain.challenge(SegmentKey(job, 0), town.plans[job].segments[0])
+            sealed = town.segment(job).seal
+            attacker.game, _ = attacker.chain.challenge(
+                SegmentKey(job, 0), town.plans[job].segments[0], sealed
+            )
+        town.devnet.advance(WINDOW // 2 + 1)
         town.wait(lambda: not move_all(attackers.values()), 300, "the attackers' last moves")
         town.devnet.advance(CLOCK + 1)
         town.wait(lambda: town.segment(job).games == 0, 60, "the end of all disputes")
@@ -88,4 +92,4 @@ def test_dishonest_challengers_lose(tmp_path: Path) -> None:
         assert all(town.worth(name) == MONEY - STAKE for name in attackers)
         town.devnet.advance(WINDOW + 1)
         town.wait(lambda: town.segment(job).state is SegmentState.SETTLED, 60, "the pay")
-        assert town.worth("ada") == MONEY + PRICE + len(attackers) * (STAKE // 2)
+        assert town.worth("ada") == MONEY + PAY + len(attackers) * (STAKE // 2)

@@ -18,7 +18,7 @@ from crowdtrain.web3_chain import Web3Chain
 from crowdtrain_engine import Dataset, Program
 from crowdtrain_engine.program import MAX_TENSORS
 from crowdtrain_engine.trace import RunNest, Words
-from sdk.arena import STAKE, Arena, Segment, overturned
+from sdk.arena import STAKE, Arena, Segment, challenge, overturned
 from sdk.test_game_flaws import committed as uncaring
 
 MOST = 2**24 * 9 // 10
@@ -70,7 +70,7 @@ def play(segment: Segment, flaw: Flaw | None = None) -> tuple[Reason, set[str]]:
     carried a header. Fails if one of them takes more gas than it may.
     """
     arena, shown = segment.arena, set()
-    game_id, _ = arena.challenger.challenge(segment.key, segment.spec)
+    game_id = challenge(arena, segment.key, segment.spec)
     while (game := arena.challenger.game(game_id)).phase is not Phase.OVER:
         defends = game.phase in DEFENDER_PHASES
         answer = flaw.prove if flaw else segment.attack
@@ -99,7 +99,7 @@ def test_a_header_of_too_many_bytes(arena: Arena) -> None:
     flaw = find_flaw((b"\xff" * CARRIED, b"", dearest_nest(range(16)).encode()))
     assert flaw is not None
     spec, key, trace = uncaring(arena, flaw.leaves)
-    game_id, _ = arena.challenger.challenge(key, spec)
+    game_id = challenge(arena, key, spec)
     RevealTrace(game_id, arena.solver.game(game_id).position, trace).send(arena.solver)
     move = flaw.prove(arena.challenger.game(game_id))
     assert move is not None

@@ -13,9 +13,10 @@ from crowdtrain._rpc import Node
 from crowdtrain.chain import Game, Phase, Reason, SegmentKey, SegmentState
 from crowdtrain.game import attack
 from crowdtrain.game.sabotage import parse
+from crowdtrain.statement import statement
 from crowdtrain_engine import execute
 from crowdtrain_engine.trace import Machine, Replay
-from town import MONEY, PRICE, STAKE, WINDOW, Town
+from town import MONEY, PAY, PRICE, STAKE, WINDOW, Town
 
 SEED = 7
 KILLS = 4
@@ -83,7 +84,8 @@ class Liar:
     def __init__(self, town: Town, key: SegmentKey) -> None:
         self._chain = town.account("eve")
         self._chain.deposit(STAKE)
-        self._id, _ = self._chain.challenge(key, town.plans[key.job].segments[key.index])
+        sealed = self._chain.segment(key).seal
+        self._id, _ = self._chain.challenge(key, town.plans[key.job].segments[key.index], sealed)
         machine = Machine(town.program, town.data, backend="reference", deviation=parse("gradient:5"))
         steps = town.plans[key.job].segments[key.index].steps
         self._lie = Replay.run(machine, town.state, steps=steps, interval=INTERVAL)
@@ -102,21 +104,25 @@ class Liar:
 
 def test_kills_at_random_moments_cost_nothing(town: Town) -> None:
     rng = random.Random(SEED)
-    honest = town.post(segments=SEGMENTS, steps=STEPS, interval=INTERVAL)
+    audits = {"audit_rate": 40_000, "audit_share": 10_000}
+    honest = town.post(segments=SEGMENTS, steps=STEPS, interval=INTERVAL, **audits)
     cheated = town.post(steps=6, interval=INTERVAL)
-    town.start("solver", "mallory", "--sabotage", "gradient:4", job=cheated)
+    # what two settle at the same time, one of them would send for nothing
+    vera = Victim(town, rng, "verifier", "vera", "--no-tidy", "--enroll", str(STAKE))
+    town.wait(lambda: town.buyer.total_weight() == STAKE, 60, "the enrolment")
     # slow enough to be killed while it works
     ada = Victim(town, rng, "solver", "ada", "--job", str(honest), "--backend", "reference")
-    # what two settle at the same time, one of them would send for nothing
-    vera = Victim(town, rng, "verifier", "vera", "--no-tidy")
+    town.start("solver", "mallory", "--sabotage", "gradient:4", job=cheated)
 
-    def suffer_until_committed() -> bool:
+    def suffer_until_attested() -> bool:
         ada.suffer()
         vera.suffer()
-        return all(town.segment(honest, i).state is SegmentState.COMMITTED for i in range(SEGMENTS))
+        cheat_is_done = town.segment(cheated).state is SegmentState.COMMITTED
+        return cheat_is_done and len(town.events("Attested", job=honest)) == SEGMENTS
 
-    town.wait(suffer_until_committed, 300, "honest work under kills")
+    town.wait(suffer_until_attested, 300, "honest work and its audit under kills")
     liar = Liar(town, SegmentKey(honest, 0))
+    town.devnet.advance(WINDOW // 2 + 1)  # games begin
 
     def suffer_until_decided() -> bool:
         ada.suffer()
@@ -129,14 +135,17 @@ def test_kills_at_random_moments_cost_nothing(town: Town) -> None:
     town.wait(lambda: min(starts(town, v.name) - v.kills for v in (ada, vera)) > 0, 60, "the last start")
     town.devnet.advance(WINDOW + 1)
     town.wait(lambda: town.buyer.job(honest).settled == SEGMENTS, 60, "the pay")
-    town.wait(lambda: town.buyer.owed(town.address("ada")) == 0, 60, "the withdrawal of the pay")
+    for name in ("ada", "vera"):
+        town.wait(lambda: town.buyer.owed(town.address(name)) == 0, 60, "the withdrawal of the pay")  # noqa: B023
     assert ada.kills == vera.kills == KILLS
     town.stop("ada")
     town.stop("vera")
 
     assert liar.game.reason is Reason.RIGHT_WORD
-    assert town.worth("ada") == MONEY + SEGMENTS * PRICE + STAKE // 2
-    assert town.worth("vera") == MONEY + STAKE // 2
+    assert town.worth("ada") == MONEY + SEGMENTS * PAY + STAKE // 2
+    assert town.worth("vera") == MONEY + STAKE // 2 + SEGMENTS * PRICE
+    for name in ("ada", "vera", "mallory", "eve", "buyer"):
+        statement(town.buyer, town.address(name)).check()
     right, _ = execute(town.program, town.state, town.data, steps=STEPS, backend="reference")
     assert town.segment(honest, SEGMENTS - 1).output_root == right.root
     for name in ("ada", "vera"):

@@ -18,4 +18,4 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
         buyer, solver, challenger = (Web3Chain(devnet.rpc, devnet.deployment, key) for key in keys)
         for account in (solver, challenger):
             account.deposit(20 * STAKE)
-        yield Arena(buyer, solver, challenger, devnet.advance)
+        yield Arena(buyer, solver, challenger, devnet.advance, devnet.mine)

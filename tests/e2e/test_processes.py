@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from crowdtrain.chain import SegmentState
 from crowdtrain_engine import execute
-from town import LEASE, MONEY, PRICE, STAKE, WINDOW, Town
+from town import LEASE, MONEY, PAY, PRICE, STAKE, WINDOW, Town
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def test_honest_work_is_done_checked_and_paid(town: Town) -> None:
     town.wait(lambda: town.buyer.owed(town.address("ada")) == 0, 60, "the withdrawal of the pay")
     right, _ = execute(town.program, town.state, town.data, steps=12, backend="reference")
     assert town.segment(job, 2).output_root == right.root
-    assert town.worth("ada") == MONEY + 3 * PRICE
+    assert town.worth("ada") == MONEY + 3 * PAY
     assert town.worth("vera") == MONEY
     assert not town.events("Challenged", job=job)
     assert town.stop("ada") == town.stop("vera") == 0
     lines = (town.folder / "ada" / "ledger.jsonl").read_text().splitlines()
-    assert [json.loads(line)["amount"] for line in lines] == [PRICE] * 3
+    assert [json.loads(line)["amount"] for line in lines] == [PRICE, PAY - PRICE] * 3
 
 
 def test_a_lease_that_runs_out_is_taken_over(town: Town) -> None:
@@ -62,6 +62,8 @@ def test_what_is_built_on_a_cheat_is_voided_and_done_again(town: Town) -> None:
     town.start("solver", "carl", job=job)
     town.wait(lambda: town.segment(job, 1).state is SegmentState.COMMITTED, 60, "what is built on it")
     town.start("verifier", "victor", job=job)
+    town.wait(lambda: bool(town.events("Challenged", job=job)), 60, "the challenge")
+    town.devnet.advance(WINDOW // 2)
     town.wait(lambda: bool(town.events("Overturned", job=job)), 120, "the end of the cheat")
     town.devnet.advance(LEASE // 10 + 1)  # the winner's own time to claim
     town.wait(
@@ -71,7 +73,7 @@ def test_what_is_built_on_a_cheat_is_voided_and_done_again(town: Town) -> None:
     town.wait(lambda: town.buyer.job(job).settled == 2, 60, "the end of the job")
     assert len(town.events("Voided", job=job)) == 1
     assert town.worth("mallory") == MONEY - STAKE
-    assert town.worth("carl") == MONEY + 2 * PRICE
+    assert town.worth("carl") == MONEY + 2 * PAY
     assert town.worth("victor") == MONEY + STAKE // 2
     right, _ = execute(town.program, town.state, town.data, steps=8, backend="reference")
     assert town.segment(job, 1).output_root == right.root

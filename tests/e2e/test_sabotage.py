@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from crowdtrain.chain import GameId, Phase, Reason
 from crowdtrain.game.sabotage import MODES
-from town import CLOCK, MONEY, STAKE, Town
+from town import CLOCK, MONEY, STAKE, WINDOW, Town
 
 BATCHES = [list(MODES)[0::2], list(MODES)[1::2]]
 UNBOUND = ("skip", "input", "trace-ends", "state-ends", "next-state")
@@ -37,6 +37,7 @@ def test_every_cheat_loses_its_stake_and_nobody_else_does(tmp_path: Path, modes:
         for mode in modes:
             town.start("solver", mode, "--sabotage", f"{mode}:2", job=jobs[mode])
         town.wait(lambda: town.buyer.game_count() == len(modes), 300, "a challenge of every cheat")
+        town.devnet.advance(WINDOW // 2)
         games = range(1, len(modes) + 1)
         town.wait(lambda: all(is_silent(town, game) for game in games), 300, "the last move of every dispute")
         town.devnet.advance(CLOCK + 1)

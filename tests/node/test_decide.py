@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from crowdtrain.actions import HELD, Action, Answer, Expire, Load, Settle, Timeout, Void
-from crowdtrain.chain import INITIAL, GameId, Phase, Segment, SegmentKey, SegmentState, Source
+from crowdtrain.actions import HELD, Action, Answer, Expire, Forfeit, Load, Settle, Timeout, Void, Withdraw
+from crowdtrain.chain import INITIAL, GameId, Phase, Rules, Segment, SegmentKey, SegmentState, Source
 from crowdtrain.game import CHALLENGER_PHASES, DEFENDER_PHASES
 from crowdtrain.plan import Plan
 from crowdtrain.runs import Appraisal
@@ -19,13 +19,13 @@ from crowdtrain_node.decide import (
     Execute,
     Policy,
     Prepare,
+    Reveal,
     View,
-    Withdraw,
     decide,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from views import BOOK, JOB, ME, NOW, OTHER, STAKE, chain_view, game, output, segment
+from views import BOOK, JOB, ME, NOW, OTHER, STAKE, TERMS, audit, chain_view, game, output, segment
 
 OPEN, CLAIMED, COMMITTED, SETTLED = SegmentState
 KEYS = [SegmentKey(JOB, index) for index in range(3)]
@@ -45,6 +45,12 @@ def view(
         prepared=PREPARED,
     )
     return replace(plain, **own)
+
+
+def jobs_with(**terms: int) -> dict[str, Any]:
+    """The job with other terms."""
+    (job,) = chain_view().jobs.values()
+    return {"jobs": {JOB: replace(job, terms=replace(job.terms, **terms))}}  # type: ignore[arg-type]
 
 
 FIRST = KEYS[0]
@@ -85,6 +91,79 @@ SITUATIONS: list[tuple[str, View, tuple[Action, ...]]] = [
     (
         "window over, source not settled",
         view(DONE, segment(1, COMMITTED), chain={"now": NOW + 20}, working=True),
+        (),
+    ),
+    (
+        "window over, trace hidden",
+        view(DONE, chain={"now": NOW + 21, "rounds": {FIRST: audit()}}, working=True, **STORED),
+        (Settle(FIRST),),
+    ),
+    (
+        "window over, in dispute, trace hidden",
+        view(
+            replace(DONE, games=1),
+            chain={"now": NOW + 21, "rounds": {FIRST: audit()}},
+            working=True,
+            **STORED,
+        ),
+        (Reveal(FIRST),),
+    ),
+    (
+        "window over, source not settled, trace hidden",
+        view(
+            replace(DONE, until=NOW + 99),
+            segment(1, COMMITTED),
+            chain={"now": NOW + 21, "rounds": {FIRST: audit(), KEYS[1]: audit()}},
+            working=True,
+            complete=frozenset(KEYS[:2]),
+        ),
+        (Reveal(KEYS[1]),),
+    ),
+    (
+        "window over, source not settled, trace revealed",
+        view(
+            replace(DONE, until=NOW + 99),
+            segment(1, COMMITTED),
+            chain={"now": NOW + 21, "rounds": {KEYS[1]: audit(trace_root=bytes([1] * 32))}},
+            working=True,
+            complete=frozenset(KEYS[:2]),
+        ),
+        (),
+    ),
+    (
+        "trace hidden and lost",
+        view(DONE, chain={"rounds": {FIRST: audit()}}),
+        (Execute(FIRST),),
+    ),
+    (
+        "another's trace hidden for long",
+        view(
+            segment(0, COMMITTED, solver=OTHER, until=NOW - 131),
+            chain={"rounds": {FIRST: audit()}},
+            working=True,
+        ),
+        (Forfeit(FIRST),),
+    ),
+    (
+        "another's trace hidden, but there is time",
+        view(
+            segment(0, COMMITTED, solver=OTHER, until=NOW - 130),
+            chain={"rounds": {FIRST: audit()}},
+            working=True,
+        ),
+        (),
+    ),
+    (
+        "own trace hidden for long",
+        view(segment(0, COMMITTED, until=NOW - 131), chain={"rounds": {FIRST: audit()}}, working=True),
+        (),
+    ),
+    ("own lease lapsed", view(segment(0, lapsed=ME, lapsed_until=NOW)), ()),
+    ("own lapse is over", view(segment(0, lapsed=ME, lapsed_until=NOW - 1)), (Claim(FIRST, STAKE),)),
+    ("another's lease lapsed", view(segment(0, lapsed=OTHER, lapsed_until=NOW)), (Claim(FIRST, STAKE),)),
+    (
+        "a dispute that has not begun",
+        view(replace(DONE, games=1), games=(game(since=NOW + 1),), working=True, **STORED),
         (),
     ),
     (
@@ -154,6 +233,11 @@ def test_situation(what: str, seen: View, expected: tuple[Action, ...]) -> None:
 
 def test_a_policy_limits_price_and_stake() -> None:
     assert decide(view(), Policy(min_price=101)) == ()
+    fees = {"rules": Rules(fee_rate=200, unbonding=0)}
+    assert decide(view(chain=fees), Policy(min_price=99)) == ()
+    assert decide(view(chain=fees), Policy(min_price=98)) == (Claim(FIRST, STAKE),)
+    assert decide(view(chain=jobs_with(audit_share=20_100)), Policy()) == ()
+    assert decide(view(chain=jobs_with(audit_share=20_000)), Policy()) == (Claim(FIRST, STAKE),)
     assert decide(view(), Policy(max_stake=STAKE - 1)) == ()
     assert decide(view(DONE, chain={"locked": STAKE}), Policy(max_stake=2 * STAKE - 1)) == ()
 
@@ -181,7 +265,8 @@ moments = st.integers(NOW - 120, NOW + 120)
 def segments(draw: st.DrawFn, index: int) -> Segment:
     state = draw(st.sampled_from(SegmentState))
     if state is OPEN:
-        return segment(index, heir=draw(accounts), heir_until=draw(moments))
+        lapse = {"lapsed": draw(accounts), "lapsed_until": draw(moments)}
+        return segment(index, heir=draw(accounts), heir_until=draw(moments), **lapse)
     return segment(
         index,
         state,
@@ -214,6 +299,7 @@ def views(draw: st.DrawFn) -> View:
             free=draw(st.integers(0, 100)),
             tokens=draw(st.integers(0, 100)),
             owed=draw(st.integers(0, 1)),
+            rounds={s.key: audit() for s in present if s.state is COMMITTED and draw(st.booleans())},
             barred=draw(st.sampled_from([frozenset(), frozenset([JOB])])),
             now=draw(st.sampled_from([NOW, 5001])),
         ),
@@ -252,6 +338,7 @@ def test_what_the_contracts_would_refuse_is_not_tried(seen: View) -> None:
                 assert JOB not in chain.barred
                 assert chain.now <= chain.jobs[JOB].terms.deadline
                 assert claimed.heir_until <= chain.now or claimed.heir == ME
+                assert claimed.lapsed_until < chain.now or claimed.lapsed != ME
                 assert chain.free + deposit >= STAKE
                 assert deposit <= chain.tokens
                 assert all(s.state >= COMMITTED for s in chain.sources(BOOK, key))
@@ -264,6 +351,16 @@ def test_what_the_contracts_would_refuse_is_not_tried(seen: View) -> None:
                 assert chain.now > chain.segments[key].until
                 assert chain.segments[key].games == 0
                 assert all(s.state is SETTLED for s in chain.sources(BOOK, key))
+                assert key in seen.complete or not chain.is_hidden(key)
+            case Reveal(key):
+                assert chain.segments[key].state is COMMITTED
+                assert chain.now > chain.segments[key].until
+                assert chain.is_hidden(key)
+                assert key in seen.complete
+            case Forfeit(key):
+                assert chain.segments[key].solver != ME
+                assert chain.is_hidden(key)
+                assert chain.now > chain.segments[key].until + TERMS.clock
             case Expire(key):
                 assert chain.segments[key].state is CLAIMED
                 assert chain.now > chain.segments[key].until
@@ -273,7 +370,7 @@ def test_what_the_contracts_would_refuse_is_not_tried(seen: View) -> None:
                 answered = chain.games[number]
                 assert answered.defender == ME
                 assert answered.phase in DEFENDER_PHASES
-                assert chain.now - answered.since <= answered.defender_left
+                assert 0 <= chain.now - answered.since <= answered.defender_left
             case Timeout(number):
                 ended = chain.games[number]
                 assert ended.phase in CHALLENGER_PHASES

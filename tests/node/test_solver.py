@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from crowdtrain_engine import TensorType
 from crowdtrain_engine.trace import Machine, Replay
 from crowdtrain_node.decide import Policy
 from market_days import HARDWARE, MONEY, Market, run_until
-from small_jobs import INTERVAL, PRICE, SEGMENTS, STEPS
+from small_jobs import INTERVAL, PAY, PRICE, SEGMENTS, STEPS
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_an_honest_solver_does_the_whole_job_and_is_paid(market: Market) -> None
     last = market.chain.segment(SegmentKey(market.job, SEGMENTS - 1))
     assert last.output_root == market.given.after(STEPS).root
     assert market.locked("alice") == 0
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
     assert names(market).count("Claimed") == names(market).count("Committed") == SEGMENTS
 
 
@@ -53,11 +54,14 @@ def test_what_it_earned_and_does_stands_in_its_folder(market: Market) -> None:
     solver.turn()
     lines = [json.loads(line) for line in (market.folder / "alice" / "ledger.jsonl").read_text().splitlines()]
     assert [(line["amount"], line["cause"]) for line in lines] == [
-        (PRICE, "pay for segment 0 of job 1"),
-        (PRICE, "pay for segment 1 of job 1"),
+        (PRICE, "price of segment 0 of job 1"),
+        (PAY - PRICE, "fee of segment 0 of job 1"),
+        (PRICE, "price of segment 1 of job 1"),
+        (PAY - PRICE, "fee of segment 1 of job 1"),
     ]
     status = json.loads((market.folder / "alice" / "status.json").read_bytes())
-    assert status["earned"] == SEGMENTS * PRICE
+    assert (status["earned"], status["lost"]) == (SEGMENTS * PRICE, SEGMENTS * (PRICE - PAY))
+    assert status["record"]["settled"] == SEGMENTS
     assert status["work"]["segment"] == SEGMENTS - 1
     assert status["work"]["step"] == status["work"]["steps"]
     assert isinstance(status["work"]["loss"], float)
@@ -86,7 +90,7 @@ def test_a_restart_at_any_moment_changes_nothing(market: Market, turns: int) -> 
     first.close()
     second = market.solver("alice")
     run_until(lambda: settled(market) and market.locked("alice") == 0, [second], market.chain)
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
     assert names(market).count("Claimed") == names(market).count("Committed") == SEGMENTS
 
 
@@ -112,7 +116,7 @@ def test_a_damaged_checkpoint_is_computed_again(market: Market) -> None:
         kept.write_bytes(kept.read_bytes()[:-1] + b"\xff")
     second = market.solver("alice")
     run_until(lambda: settled(market), [second], market.chain)
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
 
 
 def test_it_defends_right_work_after_a_restart(market: Market) -> None:
@@ -124,7 +128,8 @@ def test_it_defends_right_work_after_a_restart(market: Market) -> None:
     lie = Replay.run(liar, given.state, steps=given.plan.segments[0].steps, interval=INTERVAL)
     attacker = market.account("eve")
     attacker.deposit(stake)
-    game, _ = attacker.challenge(SegmentKey(market.job, 0), given.plan.segments[0])
+    key = SegmentKey(market.job, 0)
+    game, _ = attacker.challenge(key, given.plan.segments[0], attacker.segment(key).seal)
     while attacker.game(game).phase is not Phase.OVER:
         solver.close()
         solver = market.solver("alice")
@@ -135,7 +140,61 @@ def test_it_defends_right_work_after_a_restart(market: Market) -> None:
     assert attacker.game(game).reason is Reason.RIGHT_WORD
     run_until(lambda: settled(market), [solver], market.chain)
     assert market.worth("eve") == MONEY - stake
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE + stake // 2
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY + stake // 2
+
+
+def test_a_trace_that_is_lost_is_computed_again_to_be_paid(market: Market) -> None:
+    """What a solver commits to, it can reveal, even if its folder's runs are gone."""
+    solver = market.solver("alice")
+    run_until(lambda: len(market.committed()) == SEGMENTS, [solver], market.chain)
+    solver.close()
+    shutil.rmtree(market.folder / "alice" / "runs")
+    again = market.solver("alice")
+    run_until(lambda: settled(market), [again], market.chain)
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
+
+
+def test_a_trace_root_is_revealed_when_its_segment_cannot_be_settled_yet(market: Market) -> None:
+    """A dispute that outlasts window and clock does not make work forfeit."""
+    solver = market.solver("alice")
+    run_until(lambda: len(market.committed()) == SEGMENTS, [solver], market.chain)
+    key, given = SegmentKey(market.job, 0), market.given
+    attacker = market.account("eve")
+    attacker.deposit(given.job.terms.stake)
+    attacker.challenge(key, given.plan.segments[0], attacker.segment(key).seal)
+    terms = given.job.terms
+    run_until(lambda: attacker.now() > attacker.segment(key).until + terms.clock, [solver], market.chain)
+    for index in range(SEGMENTS):
+        assert market.chain.round(SegmentKey(market.job, index), 0).trace_root != bytes(32)
+    run_until(lambda: settled(market), [solver], market.chain)
+    assert "Forfeited" not in names(market)
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY + terms.stake // 2
+
+
+def test_who_does_not_reveal_is_forfeited_and_another_does_the_work(market: Market) -> None:
+    vanished, other = market.solver("vanished"), market.solver("alice")
+    run_until(lambda: len(market.committed()) == 1, [vanished], market.chain)
+    vanished.close()
+    run_until(lambda: settled(market), [other], market.chain)
+    stake = market.given.job.terms.stake
+    assert names(market).count("Forfeited") >= 1
+    assert market.worth("vanished") == MONEY - stake
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
+    assert market.chain.record(market.account("vanished").address).forfeited == 1
+    again = market.solver("vanished")
+    again.turn()
+    assert again.agent.ledger.lost == stake
+
+
+def test_it_says_what_a_segment_paid_or_why_not(market: Market) -> None:
+    solver = market.solver("alice")
+    run_until(lambda: settled(market), [solver], market.chain)
+    solver.turn()
+    lines = [json.loads(line) for line in (market.folder / "alice" / "log.jsonl").read_text().splitlines()]
+    paid = [
+        (line["about"], line["price"], line["fee"], line["pay"]) for line in lines if line["event"] == "paid"
+    ]
+    assert paid == [(f"segment {i} of job 1", PRICE, PRICE - PAY, PAY) for i in range(SEGMENTS)]
 
 
 def test_who_lets_a_lease_run_out_loses_the_work_but_no_stake(market: Market) -> None:
@@ -146,7 +205,7 @@ def test_who_lets_a_lease_run_out_loses_the_work_but_no_stake(market: Market) ->
     assert names(market).count("Expired") == 1
     assert market.worth("slow") == MONEY
     assert market.locked("slow") == 0
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
 
 
 def test_what_is_built_on_an_overturned_segment_is_voided_without_loss(market: Market) -> None:
@@ -162,7 +221,7 @@ def test_what_is_built_on_an_overturned_segment_is_voided_without_loss(market: M
     run_until(lambda: settled(market), [cheat, honest, verifier], market.chain)
     assert names(market).count("Voided") == 1
     assert market.worth("mallory") == MONEY - market.given.job.terms.stake
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY
 
 
 # ------------------------------------------------------------------ hostile jobs
@@ -222,7 +281,7 @@ def test_a_job_of_too_many_segments_is_left_alone(market: Market) -> None:
 
 
 def test_a_cheap_job_is_left_alone(market: Market) -> None:
-    solver = market.solver("alice", policy=Policy(min_price=PRICE + 1))
+    solver = market.solver("alice", policy=Policy(min_price=PAY + 1))
     for _ in range(100):
         solver.turn()
         market.pause(solver)
@@ -236,4 +295,4 @@ def test_a_store_that_is_down_for_a_while_costs_nothing(market: Market) -> None:
     run_until(lambda: bool(solver.agent.resting.keys), [solver], market.chain)
     market.given.store.available = True
     run_until(lambda: settled(market), [solver], market.chain)
-    assert market.worth("alice") == MONEY + SEGMENTS * PRICE
+    assert market.worth("alice") == MONEY + SEGMENTS * PAY

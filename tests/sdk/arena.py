@@ -26,7 +26,7 @@ from crowdtrain.plan import leaf
 from crowdtrain_engine import Dataset, Program, State, merkle
 from crowdtrain_engine.trace import Machine, Replay, seal, trace_root
 
-__all__ = ["BUYER", "CHALLENGER", "SOLVER", "STAKE", "Arena", "Player", "Segment", "fake_arena"]
+__all__ = ["BUYER", "CHALLENGER", "SOLVER", "STAKE", "Arena", "Player", "Segment", "challenge", "fake_arena"]
 
 BUYER, SOLVER, CHALLENGER = ("0x" + digit * 40 for digit in "123")
 STAKE, PRICE, CLOCK = 1000, 100, 3600
@@ -42,6 +42,8 @@ class Arena:
     solver: Chain
     challenger: Chain
     advance: Callable[[int], None]
+    mine: Callable[[int], None] = lambda blocks: None
+    """makes empty blocks"""
 
 
 def fake_arena() -> Arena:
@@ -52,7 +54,7 @@ def fake_arena() -> Arena:
         account.mint(100 * STAKE)
     for account in (solver, challenger):
         account.deposit(2 * STAKE)
-    return Arena(buyer, solver, challenger, chain.advance)
+    return Arena(buyer, solver, challenger, chain.advance, chain.mine)
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Segment:
         key = post_and_claim(arena, spec, state)
         sealed = seal(trace_root(solvers.trace), bytes.fromhex(arena.solver.address[2:]))
         output = solvers.state_at(len(solvers.trace) - 1)
-        arena.solver.commit(key, output.group_roots, sealed, CID)
+        arena.solver.commit(key, state.root, output.group_roots, sealed, CID)
         return cls(arena, key, spec, solvers, honest, cheat)
 
     @property
@@ -112,9 +114,17 @@ class Segment:
     def dispute(self, challenger: Player | None = None, defender: Player | None = None) -> Game:
         """Challenges, and plays to the end; whoever does not move loses by the clock. Counts transactions."""
         arena = self.arena
-        game_id, _ = arena.challenger.challenge(self.key, self.spec)
+        game_id = challenge(arena, self.key, self.spec)
         self.transactions = 1
         return play(arena, game_id, defender or self.defence, challenger or self.attack, self)
+
+
+def challenge(arena: Arena, key: SegmentKey, spec: SegmentSpec) -> GameId:
+    """Begins a dispute as the challenger, and lets time pass until moves are taken."""
+    challenger = arena.challenger
+    game_id, _ = challenger.challenge(key, spec, challenger.segment(key).seal)
+    arena.advance(max(0, challenger.game(game_id).since - challenger.now()))
+    return game_id
 
 
 def play(arena: Arena, game_id: GameId, defender: Player, challenger: Player, count: Segment) -> Game:
@@ -139,7 +149,8 @@ def post_and_claim(arena: Arena, spec: SegmentSpec, state: State) -> SegmentKey:
     groups = merkle.Tree(state.group_roots)
     terms = JobTerms(
         plan_root=leaf(spec), initial_root=state.root, initial_groups=len(state), segments=1, escrow=PRICE,
-        stake=STAKE, lease=600, window=100_000, clock=CLOCK, deadline=arena.buyer.now() + 10**6,
+        stake=STAKE, lease=600, window=100_000, clock=CLOCK, audit_rate=0, audit_share=0,
+        deadline=arena.buyer.now() + 10**6,
     )  # fmt: skip
     job, _ = arena.buyer.post(terms, CID)
     key = SegmentKey(job, 0)

@@ -34,8 +34,8 @@ def logged(folder: Path) -> list[dict[str, object]]:
 
 
 def settled(number: int, solver: str = ME) -> ChainEvent:
-    fields: dict[str, object] = {"job": 1, "segment": number, "solver": solver, "price": 100}
-    return ChainEvent(number, 0, f"0x{number}", "Settled", fields)
+    fields: dict[str, object] = {"job": 1, "segment": number, "solver": solver, "price": 102, "fee": 2}
+    return ChainEvent(number, 0, f"0x{number}", "Settled", fields, "Market")
 
 
 # ------------------------------------------------------------------ folders
@@ -65,11 +65,11 @@ def test_a_ledger_records_each_movement_once(tmp_path: Path) -> None:
     ledger.record([settled(1), settled(2, OTHER)])
     ledger.record([settled(1), settled(3)])
     slash = {"account": ME, "amount": 60, "winner": OTHER, "bounty": 30}
-    ledger.record([ChainEvent(4, 1, "0x4", "Slashed", dict(slash))])
+    ledger.record([ChainEvent(4, 1, "0x4", "Slashed", dict(slash), "Stake")])
     again = Ledger(tmp_path, ME)
     assert again.record([settled(1), settled(3)]) == []
     for each in (ledger, again):
-        assert (each.earned, each.lost, each.last_block) == (200, 60, 4)
+        assert (each.earned, each.lost, each.last_block) == (204, 64, 4)
 
 
 def test_a_line_that_a_kill_cut_off_is_written_again(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_a_line_that_a_kill_cut_off_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     ledger = Ledger(tmp_path, ME)
-    assert ledger.earned == 100
+    assert (ledger.earned, ledger.lost) == (204, 2)
     ledger.record([settled(2), settled(3)])
-    assert [json.loads(line)["block"] for line in path.read_text().splitlines()] == [1, 2, 3]
+    assert [json.loads(line)["block"] for line in path.read_text().splitlines()] == [1, 1, 2, 2, 3, 3]
 
 
 # ------------------------------------------------------------------ threads
@@ -222,9 +222,9 @@ def test_status_and_metrics(agent: Agent[Action]) -> None:
     agent.show(role="solver", stake={"free": 5, "locked": 7}, work={"loss": 0.5, "segment": 3})
     status = read_status(agent.folder)
     assert status["stake"] == {"free": 5, "locked": 7}
-    assert status["earned"] == 100
+    assert status["earned"] == 102
     with metrics(agent, 0) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    assert {"crowdtrain_stake_locked 7.0", "crowdtrain_work_loss 0.5", "crowdtrain_earned 100.0"} <= set(
+    assert {"crowdtrain_stake_locked 7.0", "crowdtrain_work_loss 0.5", "crowdtrain_earned 102.0"} <= set(
         lines
     )

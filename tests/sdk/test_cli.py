@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -15,14 +16,16 @@ import safetensors.numpy
 from crowdtrain import cid, cli
 from crowdtrain._cli_wallet import parse_amount
 from crowdtrain._errors import ConfigError, CrowdtrainError
+from crowdtrain._sender import account_of
 from crowdtrain.bundle import save_bundle
-from crowdtrain.chain import JobId, SegmentKey
+from crowdtrain.chain import Address, JobId, SegmentKey
 from crowdtrain.devnet import Devnet
 from crowdtrain.gateway import Limits, create_app
 from crowdtrain.jobs import load_job
 from crowdtrain.stores import HttpStore, LocalStore
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain_engine import ProgramError
+from crowdtrain_engine.trace import trace_root
 from gateway_server import serving
 from small_jobs import STEPS, claim, commit, replay, sample
 from typer.testing import CliRunner
@@ -99,14 +102,18 @@ def test_a_job_is_bought_from_the_command_line(
         commit(solver, given, key, done)
         stored.put(given.store.blobs[solver.segment(key).cid])
         devnet.advance(31)
-        solver.settle(key, given.plan.segments[index])
+        solver.settle(key, given.plan.segments[index], trace_root(done.trace))
     lines = run("job", "watch", number).splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["claimed", "committed", "settled"] * 2
+    assert [line.split(": ")[1] for line in lines] == ["claimed", "committed", "audit", "settled"] * 2
     out = tmp_path / "trained.safetensors"
     trained = GIVEN.after(STEPS)
     assert trained.root.hex() in run("job", "result", number, "--out", str(out))
     weights = safetensors.numpy.load_file(out)
     assert (weights["parameters/weight1"] == trained["parameters"]["weight1"]).all()
+    me = Address(account_of(devnet.keys[0]).address)
+    before = Web3Chain(devnet.rpc, devnet.deployment).tokens(me)
+    run("job", "refund", number)  # what auditors did not need
+    assert Web3Chain(devnet.rpc, devnet.deployment).tokens(me) == before + 100
     with pytest.raises(CrowdtrainError, match="NothingOwed"):
         run("job", "refund", number)
 
@@ -117,8 +124,41 @@ def test_posting_asks_first(devnet: Devnet, bundle: str) -> None:
     count = chain.job_count()
     done = CliRunner().invoke(cli.app, ["job", "post", bundle, *TERMS], input="n\n")
     assert done.exit_code == 1
-    assert "Pay 200 into escrow?" in done.stderr
+    assert "Pay 300 into escrow?" in done.stderr
     assert chain.job_count() == count
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_auditor_from_the_command_line(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = Web3Chain(devnet.rpc, devnet.deployment, devnet.keys[6])
+    monkeypatch.setenv("CROWDTRAIN_KEY", devnet.keys[6])
+    chain.deposit(40)
+    run("wallet", "enroll", "100")
+    me = chain.address
+    assert (chain.weight(me), chain.stake(me)) == (100, (0, 100))
+    shown = " ".join(run("wallet", "record", "--price", "100").split())
+    assert "enrolled as auditor │ 100" in shown
+    assert "in 1/10,000 │ 10,000" in shown
+    run("wallet", "leave", "30")
+    assert (chain.weight(me), chain.leaving(me)[0]) == (70, 30)
+    with pytest.raises(CrowdtrainError, match="TooEarly"):
+        run("wallet", "leave")
+    shown = " ".join(run("wallet", "balance").split())
+    assert "of that, leaving │ 30" in shown
+    told = json.loads(run("wallet", "explain", "--json"))
+    assert told["sum"] == told["contracts"]
+    assert [(line["kind"], line["amount"]) for line in told["lines"]] == [
+        ("transfer", str(10**24)),
+        ("deposit", "40"),
+        ("deposit", "60"),
+        ("lock", "100"),
+    ]
+    shown = run("wallet", "explain", me)
+    assert "enrolled as auditor" in shown
+    assert told["lines"][-1]["transaction"] in shown
+    devnet.advance(chain.rules().unbonding + 1)
+    run("wallet", "leave")
+    assert chain.stake(me) == (30, 70)
 
 
 @pytest.mark.usefixtures("environment")

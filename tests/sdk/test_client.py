@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crowdtrain import client as clients
@@ -18,6 +19,7 @@ from crowdtrain.gas import gas_spent
 from crowdtrain.stores import FakeStore
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain_engine import DataError, Dataset, State
+from crowdtrain_engine.trace import trace_root
 from rich.console import Console
 from small_jobs import STEPS, Sample, claim, commit, replay, sample
 
@@ -34,7 +36,7 @@ def fake() -> tuple[Client, FakeChain, Sample]:
     return Client(chain, given.store), chain, given
 
 
-def quote(client: Client, given: Sample, **options: int) -> Quote:
+def quote(client: Client, given: Sample, **options: Any) -> Quote:
     choices = {"price": 100, "segments": 2, "interval": 2, "stake": 50, "window": 30, "clock": 120} | options
     return client.quote(given.program, given.data, STEPS, **choices)
 
@@ -43,9 +45,10 @@ def settle(chain: FakeChain, given: Sample, key: SegmentKey) -> None:
     """Lets somebody do a segment, and waits until it is paid for."""
     solver = chain.as_account("0x" + "11" * 20)
     claim(solver, given, key)
-    commit(solver, given, key, replay(given, key.index))
+    done = replay(given, key.index)
+    commit(solver, given, key, done)
     chain.advance(31)
-    solver.settle(key, given.plan.segments[key.index])
+    solver.settle(key, given.plan.segments[key.index], trace_root(done.trace))
 
 
 # ---------------------------------------------------------------- quotes
@@ -55,14 +58,17 @@ def test_a_quote_says_what_posting_takes() -> None:
     client, _, given = fake()
     offer = quote(client, given)
     assert offer.plan == given.plan
-    assert (offer.escrow, offer.stake) == (200, 50)
+    assert (offer.escrow, offer.audit_pot, offer.fee, offer.stake) == (300, 100, 4, 50)
     terms = offer.terms(1000, given.state)
     assert (terms.plan_root, terms.initial_root) == (given.plan.root, given.state.root)
-    assert (terms.escrow, terms.segments, terms.deadline) == (200, 2, 1000 + offer.duration)
+    assert (terms.escrow, terms.segments, terms.deadline) == (300, 2, 1000 + offer.duration)
+    assert (terms.audit_rate, terms.audit_share) == (0, 5000)
     console = Console(record=True, width=120)
     console.print(offer)
     text = console.export_text()
     assert "100 for each segment, 200 in all" in text
+    assert "4 of that is burned, solvers get 196" in text
+    assert "100 at most; about 63 for solvers without a record, 5 for those with a long one" in text
     assert "2, 5 steps" in text
 
 
@@ -87,6 +93,10 @@ def test_a_quote_that_cannot_be_is_refused() -> None:
         client.quote(given.program, given.data, 5, price=1, segments=6)
     with pytest.raises(PlanError, match="lease must be"):
         client.quote(given.program, given.data, 5, price=1, lease=31 * 24 * 3600)
+    with pytest.raises(PlanError, match="audits must be 0 to 4"):
+        client.quote(given.program, given.data, 5, price=1, audits=5)
+    with pytest.raises(PlanError, match="auditors' stake stays locked"):
+        client.quote(given.program, given.data, 5, price=1, clock=29 * 24 * 3600)
     with pytest.raises(PlanError, match="price"):
         client.quote(given.program, given.data, 5, price=-1)
     with pytest.raises(DataError):
@@ -106,10 +116,11 @@ def test_a_job_is_posted_done_and_fetched() -> None:
         settle(chain, given, SegmentKey(handle.id, index))
     assert handle.result().root == given.after(STEPS).root
     told = list(handle.watch(poll=0))
-    kinds = [progress.Claimed, progress.Committed, progress.Settled]
+    kinds = [progress.Claimed, progress.Committed, progress.Audit, progress.Settled]
     assert [type(event) for event in told] == kinds * 2
-    assert [event.segment for event in told] == [0, 0, 0, 1, 1, 1]  # type: ignore[attr-defined]
-    assert told[-1] == progress.Settled(told[-1].block, 1, Address("0x" + "11" * 20), 100)
+    assert [event.segment for event in told] == [0, 0, 0, 0, 1, 1, 1, 1]  # type: ignore[attr-defined]
+    assert told[-1] == progress.Settled(told[-1].block, 1, Address("0x" + "11" * 20), 100, 2)
+    assert told[2] == progress.Audit(told[2].block, 0, 1.0, 50)
 
 
 def test_watching_tells_each_thing_once_while_it_happens() -> None:
@@ -117,10 +128,10 @@ def test_watching_tells_each_thing_once_while_it_happens() -> None:
     handle = client.post(quote(client, given), given.state)
     watched = handle.watch(poll=0)
     settle(chain, given, SegmentKey(handle.id, 0))
-    told = [next(watched) for _ in range(3)]
+    told = [next(watched) for _ in range(4)]
     settle(chain, given, SegmentKey(handle.id, 1))
     told += list(watched)
-    assert [type(event).__name__ for event in told] == ["Claimed", "Committed", "Settled"] * 2
+    assert [type(event).__name__ for event in told] == ["Claimed", "Committed", "Audit", "Settled"] * 2
 
 
 def test_disputes_are_told() -> None:
@@ -131,28 +142,30 @@ def test_disputes_are_told() -> None:
     claim(solver, given, key)
     done = replay(given, 0, "gradient:1")
     commit(solver, given, key, done)
-    game, _ = verifier.challenge(key, given.plan.segments[0])
+    game, _ = verifier.challenge(key, given.plan.segments[0], verifier.segment(key).seal)
+    chain.advance(16)
     solver.reveal_trace(game, verifier.game(game).position, done.trace)
     chain.advance(121)
     solver.timeout(game)
-    solver.settle(key, given.plan.segments[0])
+    solver.settle(key, given.plan.segments[0], trace_root(done.trace))
     chain.advance(10**6)
     chain.refund(handle.id)
     told = list(handle.watch(poll=0))
     assert [type(event).__name__ for event in told] == [
         "Claimed",
         "Committed",
+        "Audit",
         "Challenged",
         "Moved",
         "DisputeOver",
         "Settled",
         "Refunded",
     ]
-    assert told[2] == progress.Challenged(told[2].block, 0, game, verifier.address, solver.address)
-    assert told[3] == progress.Moved(told[3].block, 0, game, "TraceRevealed")
-    over = progress.DisputeOver(told[4].block, 0, game, solver.address, verifier.address, Reason.TIMEOUT)
-    assert told[4] == over
-    assert told[6] == progress.Refunded(told[6].block, 100)
+    assert told[3] == progress.Challenged(told[3].block, 0, game, verifier.address, solver.address)
+    assert told[4] == progress.Moved(told[4].block, 0, game, "TraceRevealed")
+    over = progress.DisputeOver(told[5].block, 0, game, solver.address, verifier.address, Reason.TIMEOUT)
+    assert told[5] == over
+    assert told[7] == progress.Refunded(told[7].block, 200)
 
 
 def test_other_jobs_are_not_told() -> None:
@@ -162,7 +175,7 @@ def test_other_jobs_are_not_told() -> None:
     for job in (first.id, second.id):
         for index in range(2):
             settle(chain, given, SegmentKey(job, index))
-    assert len(list(client.watch(second.id, poll=0))) == 6
+    assert len(list(client.watch(second.id, poll=0))) == 8
 
 
 def test_training_begins_at_the_models_weights_or_at_a_given_state() -> None:
@@ -203,13 +216,19 @@ def test_the_same_over_a_node(devnet: Devnet) -> None:
     for index in range(2):
         key = SegmentKey(handle.id, index)
         claim(solver, given, key)
-        commit(solver, given, key, replay(given, index))
+        done = replay(given, index)
+        commit(solver, given, key, done)
         devnet.advance(31)
-        solver.settle(key, offer.plan.segments[index])
+        solver.settle(key, offer.plan.segments[index], trace_root(done.trace))
     assert handle.result().root == given.after(STEPS).root
-    assert [type(event).__name__ for event in handle.watch(poll=0)] == ["Claimed", "Committed", "Settled"] * 2
+    assert [type(event).__name__ for event in handle.watch(poll=0)] == [
+        "Claimed",
+        "Committed",
+        "Audit",
+        "Settled",
+    ] * 2
     reader = Client.connect(**connected)  # type: ignore[arg-type]
-    assert len(list(reader.watch(handle.id, poll=0))) == 6
+    assert len(list(reader.watch(handle.id, poll=0))) == 8
     with pytest.raises(ConfigError, match="needs a key"):
         reader.post(offer, given.state)
 

@@ -10,9 +10,8 @@ from crowdtrain._errors import ConfigError
 from crowdtrain.deployment import Deployment, find_deployment
 
 ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
-DEPLOYMENT = Deployment(
-    chain_id=31337, block=7, token=ADDRESS, stake=ADDRESS, market=ADDRESS, dispute=ADDRESS, referee=ADDRESS
-)
+NAMES = ("token", "stake", "market", "dispute", "referee", "audit", "rewards", "emission", "crowdfund")
+DEPLOYMENT = Deployment(chain_id=31337, block=7, **dict.fromkeys(NAMES, ADDRESS))
 
 
 def test_a_deployment_comes_back(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from crowdtrain_engine.trace import seal, trace_root
 from engine.strategies import programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdk.arena import CID, CLOCK, PRICE, Arena, fake_arena, overturned, post_and_claim
+from sdk.arena import CID, CLOCK, PRICE, Arena, challenge, fake_arena, overturned, post_and_claim
 from small_programs import perceptron, perceptron_state
 
 F32 = TensorType(DType.f32, (3, 4))
@@ -93,14 +93,14 @@ def committed(
     key = post_and_claim(arena, spec, state)
     trace = (state.root, state.root)
     sealed = seal(trace_root(trace), bytes.fromhex(arena.solver.address[2:]))
-    arena.solver.commit(key, state.group_roots, sealed, CID)
+    arena.solver.commit(key, state.root, state.group_roots, sealed, CID)
     return spec, key, trace
 
 
 def accuse(arena: Arena, flaw: Flaw) -> Reason:
     """Challenges a commitment for a program, and proves its flaw at the first turn."""
     spec, key, trace = committed(arena, flaw.leaves)
-    game_id, _ = arena.challenger.challenge(key, spec)
+    game_id = challenge(arena, key, spec)
     game = arena.solver.game(game_id)
     assert flaw.prove(game) is None, "it is the defender's turn"
     RevealTrace(game_id, game.position, trace).send(arena.solver)
@@ -128,7 +128,7 @@ def outlast(arena: Arena, steps: int) -> None:
     assert flaw is not None
     solver, challenger = arena.solver, arena.challenger
     spec, key, trace = committed(arena, flaw.leaves, steps=steps)
-    game_id, _ = challenger.challenge(key, spec)
+    game_id = challenge(arena, key, spec)
     RevealTrace(game_id, solver.game(game_id).position, trace).send(solver)
     while (game := challenger.game(game_id)).phase is not Phase.REVEAL_STEP:
         move = flaw.prove(game) or RevealStates(game_id, game.position, (trace[0],) * (steps + 1))

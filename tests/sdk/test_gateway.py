@@ -44,8 +44,8 @@ def chain() -> FakeChain:
     proofs = [GroupProof(root, tuple(tree.proof(i))) for i, root in enumerate(given_.state.group_roots)]
     solver = chain.as_account("0x" + "11" * 20)
     solver.claim(key, spec, given_.plan.proof(0), proofs)
-    solver.commit(key, given_.state.group_roots, bytes(32), given_.manifest)
-    chain.as_account("0x" + "22" * 20).challenge(key, spec)
+    solver.commit(key, given_.state.root, given_.state.group_roots, bytes(32), given_.manifest)
+    chain.as_account("0x" + "22" * 20).challenge(key, spec, bytes(32))
     return chain
 
 
@@ -189,6 +189,17 @@ def test_jobs_and_segments_are_read_from_the_chain(client: httpx.Client, chain: 
     assert record["terms"]["plan_root"] == f"0x{job.terms.plan_root.hex()}"
     assert record["terms"]["stake"] == str(10**18)
     assert (record["manifest"], record["buyer"]) == (job.manifest, job.buyer)
+    audit = client.get("/jobs/1/segments/0/audit").json()
+    assert (audit["outcome"], audit["rate"], audit["attestors"], audit["drawn"]) == (
+        "open",
+        10_000,
+        [],
+        False,
+    )
+    assert client.get("/jobs/1/segments/1/audit").json()["outcome"] == "none"
+    account = client.get(f"/accounts/0x{'11' * 20}").json()
+    assert (account["settled"], account["enrolled"]) == (0, "0")
+    assert client.get("/accounts/0x11").status_code == 400
     segments = client.get("/jobs/1/segments").json()
     assert [segment["state"] for segment in segments] == ["committed", "open"]
     assert segments[0] == client.get("/jobs/1/segments/0").json()

@@ -70,7 +70,7 @@ def test_inputs_are_those_of_the_sources_as_they_stand() -> None:
     assert view.input_root(town.book, SegmentKey(JobId(1), 1)) is None
     town.claim()
     output = town.given.after(3)
-    town.chain.commit(FIRST, output.group_roots, bytes(32), "cid")
+    town.chain.commit(FIRST, town.given.state.root, output.group_roots, bytes(32), "cid")
     view = watch.refresh()
     assert view.input_root(town.book, SegmentKey(JobId(1), 1)) == output.root
     proofs = view.inputs(town.book, SegmentKey(JobId(1), 1))
@@ -175,9 +175,9 @@ def test_a_dispute_that_vanishes_is_forgotten() -> None:
     chain = moody(town)
     watch = Watch(chain, everything)
     town.claim()
-    town.chain.commit(FIRST, town.given.after(3).group_roots, bytes(32), "cid")
+    town.chain.commit(FIRST, town.given.state.root, town.given.after(3).group_roots, bytes(32), "cid")
     town.buyer.deposit(town.given.job.terms.stake)
-    town.buyer.challenge(FIRST, town.given.plan.segments[0])
+    town.buyer.challenge(FIRST, town.given.plan.segments[0], bytes(32))
     view = watch.refresh()
     assert [game.attempt for game in view.games_of(view.segments[FIRST])] == [0]
     chain.failing, chain.hidden = frozenset({"game"}), frozenset({"Challenged"})

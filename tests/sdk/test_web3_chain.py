@@ -26,7 +26,8 @@ from crowdtrain.devnet import Devnet
 from crowdtrain.game import DEFENDER_PHASES, attack, defend
 from crowdtrain.jobs import load_job
 from crowdtrain.web3_chain import Web3Chain
-from small_jobs import Sample, claim, commit, replay, sample
+from crowdtrain_engine.trace import trace_root
+from small_jobs import PAY, Sample, claim, commit, replay, sample
 
 STAKE = 1_000
 
@@ -97,19 +98,20 @@ def test_a_segment_goes_from_open_to_settled(devnet: Devnet, buyer: Web3Chain, s
     assert committed.group_roots == output.group_roots
     assert load_job(buyer, given.store, key.job).load_output(0, committed).root == output.root
     devnet.advance(given.job.terms.window + 1)
-    buyer.settle(key, given.plan.segments[0])
+    buyer.settle(key, given.plan.segments[0], trace_root(done.trace))
     settled = solver.segment(key)
     assert (settled.state, settled.group_roots, settled.cid) == (
         SegmentState.SETTLED,
         committed.group_roots,
         committed.cid,
     )
-    assert solver.owed(solver.address) == owed + given.plan.segments[0].price
+    assert solver.owed(solver.address) == owed + PAY
     before = solver.tokens(solver.address)
     solver.withdraw()
-    assert solver.tokens(solver.address) == before + given.plan.segments[0].price
+    assert solver.tokens(solver.address) == before + PAY
     names = [event.name for event in solver.events(start, solver.head()[0])]
-    assert names == ["Claimed", "Locked", "Committed", "Settled", "Unlocked", "Withdrawn"]
+    settling = ["Settled", "Revealed", "Ended", "Accrued", "Unlocked"]
+    assert names == ["Claimed", "Locked", "Committed", "Opened", *settling, "Withdrawn"]
 
 
 def test_a_lease_runs_out(devnet: Devnet, buyer: Web3Chain, solver: Web3Chain) -> None:
@@ -146,7 +148,7 @@ def test_a_refusal_names_the_error_and_sends_nothing(buyer: Web3Chain, solver: W
     with pytest.raises(Refused, match=r"claim was refused: BadProof\(\)"):
         solver.claim(key, given.plan.segments[0], given.plan.proof(0), wrong)
     with pytest.raises(Refused) as refused:
-        solver.commit(key, given.state.group_roots, bytes(32), given.manifest)
+        solver.commit(key, given.state.root, given.state.group_roots, bytes(32), given.manifest)
     assert refused.value.error == "WrongState"
     assert refused.value.values == {"job": key.job, "segment": 0, "actual": 0, "needed": 1}
     assert solver.node.transaction_count(solver.address) == nonce
@@ -218,7 +220,8 @@ def test_a_deployment_that_is_not_there_is_refused(devnet: Devnet) -> None:
 def test_a_cid_that_is_none_is_no_cid(buyer: Web3Chain, solver: Web3Chain) -> None:
     given, key = posted(buyer)
     claim(solver, given, key)
-    solver._send("Market", "commit", key.job, 0, list(given.state.group_roots), bytes(32), b"elsewhere")
+    what = (given.state.root, list(given.state.group_roots), bytes(32), b"elsewhere")
+    solver._send("Market", "commit", key.job, 0, *what)
     assert solver.segment(key).cid == ""
     assert solver.segment(key).group_roots == given.state.group_roots
 
@@ -234,7 +237,8 @@ def test_a_cheat_is_overturned_and_what_was_shown_is_read(
     solvers, honest = replay(given, 0, "gradient:1"), replay(given, 0)
     commit(solver, given, key, solvers)
     start = challenger.head()[0]
-    number, _ = challenger.challenge(key, given.plan.segments[0])
+    number, _ = challenger.challenge(key, given.plan.segments[0], challenger.segment(key).seal)
+    devnet.advance(given.job.terms.window)
     kinds = set()
     while (game := challenger.game(number)).phase is not Phase.OVER:
         assert game == solver.game(number)
@@ -261,10 +265,10 @@ def test_a_player_who_is_silent_loses(devnet: Devnet, buyer: Web3Chain, challeng
     given, key = posted(buyer)
     claim(silent, given, key)
     commit(silent, given, key, replay(given, 0))
-    number, _ = challenger.challenge(key, given.plan.segments[0])
+    number, _ = challenger.challenge(key, given.plan.segments[0], challenger.segment(key).seal)
     with pytest.raises(Refused, match="ClockRunning"):
         challenger.timeout(number)
-    devnet.advance(given.job.terms.clock + 1)
+    devnet.advance(given.job.terms.window + given.job.terms.clock + 1)
     challenger.timeout(number)
     assert challenger.game(number).reason is Reason.TIMEOUT
     with pytest.raises(Refused, match="WrongPhase"):

@@ -6,14 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from crowdtrain.actions import Action, Answer, Expire, Load, Settle, Timeout, Void
-from crowdtrain.chain import Game, GameId, Phase, Segment, SegmentKey, SegmentState
+from crowdtrain.actions import Action, Answer, Expire, Forfeit, Load, Settle, Timeout, Void, Withdraw
+from crowdtrain.chain import Game, GameId, Outcome, Phase, Segment, SegmentKey, SegmentState
 from crowdtrain.game import CHALLENGER_PHASES
 from crowdtrain_verifier.decide import (
+    Attest,
     Challenge,
     Check,
     Close,
+    Draw,
+    Enroll,
+    Inspect,
     Policy,
+    Punish,
     Verdict,
     View,
     commitment,
@@ -21,7 +26,7 @@ from crowdtrain_verifier.decide import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from views import BOOK, JOB, ME, NOW, OTHER, STAKE, chain_view, game, output, segment
+from views import BLOCK, BOOK, JOB, ME, NOW, OTHER, STAKE, audit, chain_view, game, output, segment
 
 OPEN, CLAIMED, COMMITTED, SETTLED = SegmentState
 FIRST = SegmentKey(JOB, 0)
@@ -113,6 +118,7 @@ SITUATIONS: list[tuple[str, View, tuple[Action, ...]]] = [
         (Timeout(GameId(1)),),
     ),
     ("own clock over", view(committed(games=1), verdict=WRONG, games=(ours(since=NOW - 101),)), ()),
+    ("a dispute that has not begun", view(committed(), verdict=WRONG, games=(ours(since=NOW + 1),)), ()),
     ("the attempt is gone", view(committed(attempt=1), verdict=RIGHT, games=(ours(),)), (Close(GameId(1)),)),
     ("the segment is open again", view(segment(0), games=(ours(),)), (Close(GameId(1)),)),
 ]
@@ -125,6 +131,21 @@ def test_situation(what: str, seen: View, expected: tuple[Action, ...]) -> None:
 
 TIDY: list[tuple[str, View, tuple[Action, ...]]] = [
     ("window long over", view(committed(until=NOW - 31), verdict=RIGHT), (Settle(FIRST),)),
+    (
+        "window long over, trace hidden and not known here",
+        view(committed(until=NOW - 31), verdict=WRONG, chain={"rounds": {FIRST: audit()}}),
+        (),
+    ),
+    (
+        "trace hidden for long",
+        view(committed(until=NOW - 131), verdict=WRONG, chain={"rounds": {FIRST: audit()}}),
+        (Forfeit(FIRST),),
+    ),
+    (
+        "trace hidden for long, but known here",
+        view(committed(until=NOW - 131), verdict=RIGHT, chain={"rounds": {FIRST: audit()}}),
+        (Settle(FIRST),),
+    ),
     ("window just over", view(committed(until=NOW - 30), verdict=RIGHT), ()),
     ("lease long over", view(segment(0, CLAIMED, solver=OTHER, until=NOW - 31)), (Expire(FIRST),)),
     ("inputs changed", view(committed(input_root=bytes(32))), (Void(FIRST),)),
@@ -142,6 +163,93 @@ def test_a_tidy_verifier_does_what_nobody_else_does(
     what: str, seen: View, expected: tuple[Action, ...]
 ) -> None:
     assert decide(seen, Policy()) == expected
+
+
+DRAWN: dict[str, Any] = {"drawn": frozenset([FIRST])}
+OLD = {"draw_block": BLOCK - 5}
+SEED = bytes([1] * 32)
+
+
+def audited(verdict: Verdict | None = RIGHT, drawn: bool = True, **audits: Any) -> View:
+    """A commitment under audit, for which this verifier is drawn."""
+    chain = {"rounds": {FIRST: audit(**audits)}, "weight": 10, **(DRAWN if drawn else {})}
+    return view(committed(), verdict=verdict, chain=chain)
+
+
+AUDITS: list[tuple[str, View, tuple[Action, ...]]] = [
+    ("right", audited(), (Attest(FIRST),)),
+    ("wrong", audited(WRONG), (Challenge(FIRST, STAKE),)),
+    ("not judged", audited(None), (Check(FIRST),)),
+    ("not judged, its block may be forgotten", audited(None, **OLD), (Draw(FIRST), Check(FIRST))),
+    ("not judged, drawn already", audited(None, **OLD, seed=SEED), (Check(FIRST),)),
+    ("not for oneself", audited(drawn=False, **OLD), ()),
+    (
+        "attested",
+        view(
+            committed(),
+            verdict=RIGHT,
+            chain={**DRAWN, "rounds": {FIRST: audit()}, "attested": frozenset([FIRST])},
+        ),
+        (),
+    ),
+    ("too late", audited(attest_until=NOW - 1), ()),
+    ("just in time", audited(attest_until=NOW), (Attest(FIRST),)),
+    ("seats taken", audited(attestations=4), ()),
+    ("another commitment by now", audited(seal=SEED), ()),
+    ("nobody drew in time", audited(None, drawn=False, draw_block=BLOCK - 257), (Draw(FIRST), Check(FIRST))),
+    ("settled just now", audited(outcome=Outcome.SETTLED), ()),
+    (
+        "one drawn of two commitments",
+        view(
+            committed(),
+            committed(1, until=NOW + 1),
+            chain={**DRAWN, "rounds": {FIRST: audit(), SegmentKey(JOB, 1): audit()}},
+        ),
+        (Check(FIRST),),
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "seen", "expected"), AUDITS, ids=[what for what, _, _ in AUDITS])
+def test_an_audit(what: str, seen: View, expected: tuple[Action, ...]) -> None:
+    assert decide(seen, NEVER) == expected
+
+
+def test_only_the_drawn_are_replayed_if_wanted() -> None:
+    policy = Policy(tidy=False, drawn_only=True)
+    assert decide(audited(None), policy) == (Check(FIRST),)
+    assert decide(audited(None, drawn=False), policy) == ()
+    assert decide(audited(None, attest_until=NOW - 1), policy) == ()
+
+
+def test_silence_of_others_is_reported_where_that_pays() -> None:
+    ended, auditor = (FIRST, 0), OTHER
+    assert decide(view(ended=frozenset([ended])), Policy()) == (Inspect(*ended),)
+    assert decide(view(ended=frozenset([ended]), working=True), Policy()) == ()
+    assert decide(view(faults={ended: (auditor,)}), Policy()) == (Punish(FIRST, 0, auditor),)
+    assert decide(view(faults={ended: (auditor,)}), NEVER) == ()
+    silent = audited(drawn=False, draw_block=BLOCK - 33)
+    assert decide(silent, Policy()) == (Draw(FIRST),)
+    assert decide(silent, NEVER) == ()
+    dear = replace(silent, gas_price=10**9)
+    # 250,000 gas are 2.5e14 wei, more than half the penalty of 8 if an ether is worth 20,000 units
+    assert decide(dear, Policy(ether=10_000)) == (Draw(FIRST),)
+    assert decide(dear, Policy(ether=20_000)) == ()
+
+
+def test_enrolment_is_kept_up() -> None:
+    assert decide(view(), Policy(enroll=100)) == (Enroll(100, 100),)
+    assert decide(view(chain={"weight": 60, "free": 30}), Policy(enroll=100)) == (Enroll(40, 10),)
+    assert decide(view(chain={"weight": 100}), Policy(enroll=100)) == ()
+    assert decide(view(chain={"weight": 120}), Policy(enroll=100)) == ()
+    assert decide(view(), Policy(enroll=1001)) == ()
+    assert decide(view(chain={"locked": 60}), Policy(enroll=100, max_stake=159)) == ()
+
+
+def test_earnings_are_taken_when_no_audit_is_open() -> None:
+    assert decide(view(chain={"owed": 5}), Policy()) == (Withdraw(),)
+    assert decide(view(chain={"owed": 5, "attested": frozenset([FIRST])}), Policy()) == ()
+    assert decide(view(chain={"owed": 5}, working=True), Policy()) == ()
 
 
 def test_policies() -> None:
@@ -186,8 +294,30 @@ def views(draw: st.DrawFn) -> View:
     )
     verdicts = {commitment(s): draw(st.sampled_from(Verdict)) for s in present if draw(st.booleans())}
     names = [f"segment {i} of job 1" for i in range(3)] + ["job 1", "dispute 1", "dispute 2"]
+    rounds = {
+        s.key: audit(
+            outcome=draw(st.sampled_from(Outcome)),
+            attestations=draw(st.integers(0, 4)),
+            attest_until=draw(moments),
+            draw_block=BLOCK - draw(st.sampled_from([1, 5, 40, 300])),
+            seed=draw(st.sampled_from([bytes(32), SEED])),
+            seal=s.seal,
+        )
+        for s in present
+        if s.state is COMMITTED and draw(st.booleans())
+    }
+    keys = st.sets(st.sampled_from([SegmentKey(JOB, i) for i in range(3)])).map(frozenset)
     return View(
-        chain_view(*present, games=games, free=draw(st.integers(0, 100)), tokens=draw(st.integers(0, 100))),
+        chain_view(
+            *present,
+            games=games,
+            free=draw(st.integers(0, 100)),
+            tokens=draw(st.integers(0, 100)),
+            rounds=rounds,
+            weight=draw(st.integers(0, 1)),
+            drawn=draw(keys),
+            attested=draw(keys),
+        ),
         books=draw(st.sampled_from([{}, {JOB: BOOK}])),
         verdicts=verdicts,
         resting=draw(st.sets(st.sampled_from(names)).map(frozenset)),
@@ -224,6 +354,24 @@ def test_a_bond_is_paid_only_for_what_would_be_won(seen: View) -> None:
 
 @thorough
 @given(views())
+def test_only_what_counts_is_attested(seen: View) -> None:
+    chain = seen.chain
+    for action in decide(seen, Policy()):
+        if isinstance(action, Attest):
+            attested, found = chain.segments[action.key], chain.rounds[action.key]
+            assert attested.state is COMMITTED
+            assert attested.solver != ME
+            assert seen.verdicts[commitment(attested)] is RIGHT
+            assert found.outcome is Outcome.OPEN
+            assert found.attestations < found.seats
+            assert chain.now <= found.attest_until
+            assert action.key in chain.drawn - chain.attested
+        if isinstance(action, Draw):
+            assert chain.rounds[action.key].seed == bytes(32)
+
+
+@thorough
+@given(views())
 def test_only_open_games_are_played(seen: View) -> None:
     for action in decide(seen, Policy()):
         if isinstance(action, (Answer, Close, Timeout)):
@@ -232,7 +380,7 @@ def test_only_open_games_are_played(seen: View) -> None:
             if isinstance(action, Answer):
                 assert played.challenger == ME
                 assert played.phase in CHALLENGER_PHASES
-                assert seen.chain.now - played.since <= played.challenger_left
+                assert 0 <= seen.chain.now - played.since <= played.challenger_left
 
 
 def test_a_source_that_was_done_again_makes_a_commitment_void() -> None:

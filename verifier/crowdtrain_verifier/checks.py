@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from crowdtrain._errors import PlanError, StoreError
 from crowdtrain.agent import Gate
-from crowdtrain.chain import Game, Segment, SegmentSpec
+from crowdtrain.chain import NONE, Address, Chain, Game, Round, Segment, SegmentKey, SegmentSpec
 from crowdtrain.game import CHALLENGER_PHASES, Flaw, Move, attack, find_flaw, spot_check, worth_challenging
 from crowdtrain.jobs import JobFiles
 from crowdtrain.runs import Appraisal, Hardware, Run, RunId, Runs, Unaffordable
 from crowdtrain.watch import ChainView
 from crowdtrain_engine import ProgramError
-from crowdtrain_engine.trace import Replay
+from crowdtrain_engine.trace import Replay, seal, trace_root
 
 from crowdtrain_verifier.decide import Verdict
 
-__all__ = ["Judge", "Judgement"]
+__all__ = ["Judge", "Judgement", "faulty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,27 @@ class Judgement:
     why: str
     replay: Replay | None = None
     flaw: Flaw | None = None
+    trace_root: bytes = NONE
+    """of one's own run, if the commitment is right"""
 
     def answer(self, game: Game) -> Move | None:
         """The challenger's next move, or None if there is none."""
         if self.flaw is not None:
             return self.flaw.prove(game) if game.phase in CHALLENGER_PHASES else None
         return None if self.replay is None else attack(game, self.replay)
+
+
+def faulty(chain: Chain, key: SegmentKey, attempt: int, audit: Round) -> tuple[Address, ...]:
+    """Auditors, but for oneself, who were silent about a settled attempt, or attested another trace."""
+    found, attestors = [], chain.attestors(key, attempt)
+    for auditor in attestors:
+        right = seal(audit.trace_root, bytes.fromhex(auditor[2:]))
+        if chain.attestation(key, attempt, auditor) != right:
+            found.append(auditor)
+    if audit.is_drawn_in_time and audit.attestations < audit.seats:
+        silent = [auditor for auditor in chain.auditors() if auditor not in attestors]
+        found += [auditor for auditor in silent if chain.is_drawn(key, attempt, auditor)]
+    return tuple(auditor for auditor in found if auditor != chain.address)
 
 
 class Judge:
@@ -67,13 +82,14 @@ class Judge:
         run = self.run_of(segment)
         if not run.complete:
             self._check_cost(Appraisal.of(program, self._hardware), files.spec(index), segment, seen)
-        run.prepare(files, seen.of_job(segment.key.job))
-        run.execute(files, self._hardware, self._gate.wait)
+            run.prepare(files, seen.of_job(segment.key.job))
+            run.execute(files, self._hardware, self._gate.wait)
         if run.progress and run.progress.rate:
             self._rates[program.root] = run.progress.rate
         replay = run.replay(files, self._hardware, self._gate.check)
         if not worth_challenging(replay, segment.solver, segment.group_roots, segment.seal):
-            return Judgement(Verdict.RIGHT, "output and trace are those of one's own run")
+            why = "output and trace are those of one's own run"
+            return Judgement(Verdict.RIGHT, why, trace_root=trace_root(replay.trace))
         last = replay.steps - 1
         wrong = [*spot_check(replay, 0), *spot_check(replay, last), *_disputed(files, segment, replay)]
         if wrong:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from crowdtrain import launch as options
+from crowdtrain._cli_wallet import parse_amount
 from crowdtrain.config import Config
 from crowdtrain.launch import Launch, launch, print_status
 
@@ -25,6 +26,8 @@ EXAMPLES = """Examples:
 
 crowdtrain verifier --folder vera --rpc http://127.0.0.1:8545 --keyfile vera.json
 
+crowdtrain verifier --folder vera --enroll 5e18 --drawn-only
+
 crowdtrain verifier --folder vera --threads 4 --join --max-stake 50000 --metrics 9101
 
 crowdtrain verifier status --folder vera"""
@@ -35,7 +38,20 @@ LastPart = Annotated[
     float,
     typer.Option(min=0, max=1, help="Last part of a window, in which what others dispute is challenged too."),
 ]
-Tidy = Annotated[bool, typer.Option(help="Settle, expire, void and time out what nobody else does.")]
+Tidy = Annotated[
+    bool, typer.Option(help="Settle, expire, void, forfeit, time out and report what nobody else does.")
+]
+Enroll = Annotated[
+    str | None,
+    typer.Option(help="Token units, like 5e18, to be drawn with as auditor; deposited if need be."),
+]
+DrawnOnly = Annotated[
+    bool, typer.Option("--drawn-only", help="Replay nothing but commitments for which it is drawn.")
+]
+Ether = Annotated[
+    str,
+    typer.Option(help="Token units that an ether is worth, to compare bounties with gas; 0: gas is free."),
+]
 
 app = typer.Typer(
     help="The verifier: replays what is committed, and challenges what is wrong.",
@@ -56,6 +72,9 @@ def run(
     join: Join = False,
     last_part: LastPart = 0.25,
     tidy: Tidy = True,
+    enroll: Enroll = None,
+    drawn_only: DrawnOnly = False,
+    ether: Ether = "0",
     patience: options.Patience = 30,
     job: options.Jobs = None,
     backend: options.Backend = "native",
@@ -75,6 +94,7 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
+    stake, worth = parse_amount(enroll or "0"), parse_amount(ether)
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     given = Launch(
         folder=folder,
@@ -99,7 +119,15 @@ def run(
         chosen = frozenset(map(JobId, job or []))
         most = NO_LIMIT if max_stake is None else max_stake
         policy = Policy(
-            max_stake=most, join=join, last_part=last_part, tidy=tidy, patience=patience, jobs=chosen
+            max_stake=most,
+            join=join,
+            last_part=last_part,
+            tidy=tidy,
+            patience=patience,
+            jobs=chosen,
+            enroll=stake,
+            drawn_only=drawn_only,
+            ether=worth,
         )
         return Verifier(folder, log, chain, opened, policy, hardware)
 

@@ -8,34 +8,67 @@ from dataclasses import dataclass, field
 
 from crowdtrain.actions import (
     HELD,
+    OWED,
     Action,
     Answer,
     Load,
     OfGame,
     OfSegment,
     Timeout,
+    Withdraw,
     inputs_changed,
     way_out,
 )
 from crowdtrain.agent import game_name, job_name, segment_name
-from crowdtrain.chain import Game, JobId, Phase, Segment, SegmentKey, SegmentState
+from crowdtrain.chain import (
+    NONE,
+    Address,
+    Game,
+    JobId,
+    Outcome,
+    Phase,
+    Round,
+    Segment,
+    SegmentKey,
+    SegmentState,
+)
 from crowdtrain.game import CHALLENGER_PHASES
 from crowdtrain.watch import Book, ChainView
 
 __all__ = [
+    "ENROLMENT",
     "NO_LIMIT",
+    "PUNISH_GAS",
+    "Attempt",
+    "Attest",
     "Challenge",
     "Check",
     "Close",
     "Commitment",
+    "Draw",
+    "Enroll",
+    "Inspect",
     "Policy",
+    "Punish",
     "Verdict",
     "View",
     "commitment",
     "decide",
+    "is_worth",
 ]
 
 NO_LIMIT = 2**128 - 1
+ENROLMENT = "enrolment"
+KNOWN_BLOCKS = 256
+"""blocks whose hash the contracts know"""
+DRAW_AFTER = 4
+"""blocks for which a quick replay, whose attestation draws as well, is waited for"""
+OTHERS_DRAW_AFTER = 32
+"""blocks after which who is not drawn draws, so that silence can be reported"""
+DRAW_GAS, PUNISH_GAS = 90_000, 160_000
+"""gas of these calls, at most about"""
+Attempt = tuple[SegmentKey, int]
+"""A segment, and the number of an attempt at it."""
 Commitment = tuple[SegmentKey, int, bytes]
 """A commitment to be judged: its segment, attempt and seal."""
 
@@ -73,11 +106,17 @@ class Policy:
     last_part: float = 0.25
     """the last part of a window, in which what others dispute is challenged too, in case they give in"""
     tidy: bool = True
-    """whether to settle, expire, void and time out what nobody else does"""
+    """whether to settle, expire, void, forfeit, time out and report what nobody else does"""
     patience: int = 30
     """how long others are left to do that themselves"""
     jobs: frozenset[JobId] = frozenset()
     """the only jobs to check, unless empty"""
+    enroll: int = 0
+    """stake to take part in draws with; what is missing to it is enrolled"""
+    drawn_only: bool = False
+    """whether to replay nothing but commitments for which one is drawn"""
+    ether: int = 0
+    """token units that an ether is worth, by which bounties are compared with gas; 0 takes gas for free"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +129,12 @@ class View:
     verdicts: Mapping[Commitment, Verdict] = field(default_factory=dict)
     changed: frozenset[SegmentKey] = frozenset()
     """segments of which the Market said that their inputs have changed"""
+    ended: frozenset[Attempt] = frozenset()
+    """settled attempts whose auditors have not been looked at"""
+    faults: Mapping[Attempt, tuple[Address, ...]] = field(default_factory=dict)
+    """auditors who were silent about a settled attempt, or attested another trace"""
+    gas_price: int = 0
+    """wei for each gas"""
     resting: frozenset[str] = frozenset()
     """names of jobs, segments and disputes that are left alone for a while"""
     working: bool = False
@@ -115,9 +160,60 @@ class Close(OfGame):
     """Take the bond back from a game whose attempt is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draw(OfSegment):
+    """Fix who is drawn while the block that decides is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attest(OfSegment):
+    """Attest to a commitment that is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enroll(Action):
+    """Take part in draws with ``amount`` more, after a deposit of ``deposit`` token units if that is not 0."""
+
+    amount: int
+    deposit: int
+
+    @property
+    def about(self) -> str:
+        """See :class:`Action`."""
+        return ENROLMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect(OfSegment):
+    """Find out, in the worker, who failed in the audit of a settled attempt."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Punish(OfSegment):
+    """Report an auditor who failed in the audit of a settled attempt."""
+
+    attempt: int
+    auditor: Address
+
+    @property
+    def about(self) -> str:
+        """See :class:`Action`."""
+        return f"{self.auditor} in the audit of {segment_name(self.key)}"
+
+
 def decide(view: View, policy: Policy) -> tuple[Action, ...]:
     """What to do now, most urgent first; at most one of the actions is for the worker."""
-    return (*_play(view, policy), *_challenges(view, policy), *_work(view), *_tidy(view, policy))
+    actions = (
+        *_play(view, policy),
+        *_challenges(view, policy),
+        *_audits(view, policy),
+        *_work(view, policy),
+        *_tidy(view, policy),
+        *_enrolment(view, policy),
+    )
+    return actions or tuple(_money(view))
 
 
 # ------------------------------------------------------------------ disputes
@@ -135,7 +231,7 @@ def _play(view: View, policy: Policy) -> Iterator[Action]:
         if own and _attempt_is_gone(view, game):
             yield Close(game.id)
         elif own and ours_to_move:
-            if left >= 0 and _verdict(view, game.key) is not None:
+            if left >= 0 and chain.now >= game.since and _verdict(view, game.key) is not None:
                 waiting.append((left, game.id))
         elif left < (0 if own else -policy.patience) and (own or policy.tidy):
             yield Timeout(game.id)
@@ -177,21 +273,90 @@ def _is_ours_to_challenge(view: View, policy: Policy, segment: Segment) -> bool:
     return policy.join or last_call or segment.games == 0
 
 
+# ------------------------------------------------------------------ audits
+
+
+def _audits(view: View, policy: Policy) -> Iterator[Action]:
+    chain = view.chain
+    for segment in _committed(view):
+        key, audit = segment.key, chain.rounds.get(segment.key)
+        if audit is None or audit.outcome is not Outcome.OPEN or segment_name(key) in view.resting:
+            continue
+        if _verdict(view, key) is Verdict.RIGHT and _is_ours_to_attest(view, segment, audit):
+            yield Attest(key)
+        elif audit.seed == NONE and _is_ours_to_draw(view, policy, segment, audit):
+            yield Draw(key)
+
+
+def _is_ours_to_attest(view: View, segment: Segment, audit: Round) -> bool:
+    chain, key = view.chain, segment.key
+    in_time = chain.now <= audit.attest_until and audit.attestations < audit.seats
+    return in_time and audit.seal == segment.seal and key in chain.drawn and key not in chain.attested
+
+
+def _is_ours_to_draw(view: View, policy: Policy, segment: Segment, audit: Round) -> bool:
+    chain = view.chain
+    age = chain.block - audit.draw_block
+    if age > KNOWN_BLOCKS:
+        # nobody drew in time: another draw, for which one may be drawn
+        return bool(chain.weight) and chain.now <= audit.attest_until
+    if segment.key in chain.drawn:
+        return age > DRAW_AFTER
+    worth = is_worth(audit.penalty // 2, DRAW_GAS + PUNISH_GAS, view.gas_price, policy)
+    return policy.tidy and worth and age > OTHERS_DRAW_AFTER
+
+
+def is_worth(bounty: int, gas: int, gas_price: int, policy: Policy) -> bool:
+    """Whether a bounty is worth more than the gas that it costs."""
+    return bounty * 10**18 > gas * gas_price * policy.ether
+
+
+def _is_drawn(view: View, segment: Segment) -> bool:
+    """Whether this account is to replay a commitment, and can still attest."""
+    audit = view.chain.rounds.get(segment.key)
+    return audit is not None and segment.key in view.chain.drawn and view.chain.now <= audit.attest_until
+
+
+def _enrolment(view: View, policy: Policy) -> Iterator[Action]:
+    chain, amount = view.chain, policy.enroll - view.chain.weight
+    deposit = max(0, amount - chain.free)
+    affordable = deposit <= chain.tokens and chain.free + chain.locked + deposit <= policy.max_stake
+    if amount > 0 and affordable and ENROLMENT not in view.resting:
+        yield Enroll(amount, deposit)
+
+
+def _money(view: View) -> Iterator[Action]:
+    """Earnings are taken when nothing else is to be done and no audit of this account's is open."""
+    if view.chain.owed and not view.chain.attested and not view.working and OWED not in view.resting:
+        yield Withdraw()
+
+
 # ------------------------------------------------------------------ work
 
 
-def _work(view: View) -> Iterator[Action]:
+def _work(view: View, policy: Policy) -> Iterator[Action]:
     if view.working:
         return
-    urgent = [s for s in _committed(view) if _disputed_by_us(view, s) and _is_open(view, s)]
-    pending = [s for s in _committed(view) if view.chain.now <= s.until and _is_open(view, s)]
-    busy = {s.key.job for s in view.chain.segments.values() if s.state in HELD}
+    chain = view.chain
+    open_ones = [s for s in _committed(view) if _is_open(view, s)]
+    disputed = [s for s in open_ones if _disputed_by_us(view, s)]
+    drawn = [s for s in open_ones if _is_drawn(view, s)]
+    pending = [s for s in open_ones if chain.now <= s.until and not policy.drawn_only]
+    busy = {s.key.job for s in chain.segments.values() if s.state in HELD}
     unloaded = [job for job in busy - view.books.keys() if job_name(job) not in view.resting]
-    if urgent or pending:
-        key = (urgent or pending)[0].key
+    if disputed or drawn or pending:
+        key = (disputed or drawn or pending)[0].key
         yield Check(key) if key.job in view.books else Load(key.job)
     elif unloaded:
         yield Load(max(unloaded))
+    else:
+        yield from _inspections(view)
+
+
+def _inspections(view: View) -> Iterator[Inspect]:
+    ended = [which for which in view.ended if segment_name(which[0]) not in view.resting]
+    if ended:
+        yield Inspect(*min(ended, key=lambda which: (which[0].job, which[0].index, which[1])))
 
 
 def _is_open(view: View, segment: Segment) -> bool:
@@ -227,6 +392,12 @@ def _tidy(view: View, policy: Policy) -> Iterator[Action]:
         book = view.books.get(segment.key.job)
         if book is None or segment_name(segment.key) in view.resting:
             continue
-        action = way_out(view.chain, book, segment, view.changed, policy.patience)
+        known = {segment.key} if _verdict(view, segment.key) is Verdict.RIGHT else ()
+        action = way_out(view.chain, book, segment, changed=view.changed, grace=policy.patience, known=known)
         if action is not None:
             yield action
+    for (key, attempt), auditors in view.faults.items():
+        for auditor in auditors:
+            report = Punish(key, attempt, auditor)
+            if report.about not in view.resting:
+                yield report

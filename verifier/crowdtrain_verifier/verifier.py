@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from crowdtrain.actions import Action, Answer, Exits, Expire, Load, Settle, Timeout, Void
+from crowdtrain.actions import (
+    Action,
+    Answer,
+    Exits,
+    Expire,
+    Forfeit,
+    Load,
+    Settle,
+    Timeout,
+    Void,
+    Withdraw,
+)
 from crowdtrain.agent import HOPELESS, Agent, job_name, segment_name
-from crowdtrain.chain import Chain, Game, Job, JobId, Phase, Segment, SegmentKey, SegmentSpec, SegmentState
+from crowdtrain.chain import (
+    NONE,
+    Address,
+    Chain,
+    ChainEvent,
+    Game,
+    Job,
+    JobId,
+    Outcome,
+    Phase,
+    Segment,
+    SegmentKey,
+    SegmentSpec,
+    SegmentState,
+)
 from crowdtrain.folders import Log
 from crowdtrain.game import Move
 from crowdtrain.runs import Hardware, RunId, Runs
 from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
-from crowdtrain.watch import ChainView, Watch
+from crowdtrain.watch import ChainView, Watch, shown_audit
+from crowdtrain_engine.trace import seal
 
-from crowdtrain_verifier.checks import Judge, Judgement
+from crowdtrain_verifier.checks import Judge, Judgement, faulty
 from crowdtrain_verifier.decide import (
+    PUNISH_GAS,
+    Attempt,
+    Attest,
     Challenge,
     Check,
     Close,
     Commitment,
+    Draw,
+    Enroll,
+    Inspect,
     Policy,
+    Punish,
     Verdict,
     View,
     commitment,
     decide,
+    is_worth,
 )
 
 __all__ = ["Verifier"]
@@ -46,9 +83,11 @@ class Verifier:
         self._shelf = Shelf(store, hardware.memory)
         self._runs = Runs(folder / "runs")
         self._judge = Judge(self._runs, hardware, self.agent.gate)
-        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
+        self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block, audits=True)
         self._judgements: dict[Commitment, Judgement] = {}
         self._checked: Segment | None = None
+        self._ended: set[Attempt] = set()
+        self._faults: dict[Attempt, tuple[Address, ...]] = {}
         self._counts = dict.fromkeys(Verdict, 0)
         self._seen = ChainView(0, 0, chain.address, 0, 0, 0, 0)
 
@@ -58,6 +97,7 @@ class Verifier:
         collected = self.agent.collect(self._take)
         self._seen = self._watch.refresh()
         self.agent.record(self._seen.events)
+        self._note(self._seen.events)
         self._tidy()
         actions = decide(self._view(), self._policy)
         for action in actions:
@@ -77,6 +117,9 @@ class Verifier:
             books=self._shelf.books,
             verdicts={which: judgement.verdict for which, judgement in self._judgements.items()},
             changed=frozenset(self._exits.changed),
+            ended=frozenset(self._ended),
+            faults=dict(self._faults),
+            gas_price=self._chain.gas_price() if self._policy.ether else 0,
             resting=self.agent.resting.keys,
             working=self.agent.work.busy is not None,
             answering=self.agent.moves.busy is not None,
@@ -107,8 +150,41 @@ class Verifier:
                 attempt(action.about, "bond taken back", partial(chain.close, game))
             case Timeout(game):
                 attempt(action.about, "ended by the clock", partial(chain.timeout, game))
-            case Settle() | Expire() | Void():
-                self._exits.take(action, self._spec(action.key))
+            case Settle() | Expire() | Void() | Forfeit():
+                self._exits.take(action, self._spec(action.key), self._trace_root(action.key))
+            case Attest(key):
+                self._attest(action, self._seen.segments[key])
+            case Draw(key):
+                call = partial(chain.draw, key, self._seen.segments[key].attempt)
+                attempt(action.about, "auditors drawn", call)
+            case Enroll(amount, deposit):
+                self._enroll(action, amount, deposit)
+            case Inspect(key, number):
+                self.agent.work.start(action, partial(self._inspect, key, number))
+            case Punish(key, number, auditor):
+                attempt(action.about, "auditor reported", partial(chain.punish, key, number, auditor))
+                self._faults = _without(self._faults, (key, number), auditor)
+            case Withdraw():
+                attempt(action.about, "withdrew", chain.withdraw, amount=self._seen.owed)
+
+    def _attest(self, action: Attest, segment: Segment) -> None:
+        attestation = seal(self._trace_root(segment.key), bytes.fromhex(self._chain.address[2:]))
+        which = (segment.key, segment.attempt, segment.seal)
+        call = partial(self._chain.attest, *which, attestation)
+        self.agent.attempt(action.about, "attested", call)
+
+    def _enroll(self, action: Enroll, amount: int, deposit: int) -> None:
+        attempt, chain = self.agent.attempt, self._chain
+        deposited = not deposit or attempt(
+            action.about, "stake deposited", partial(chain.deposit, deposit), amount=deposit
+        )
+        if deposited:
+            attempt(action.about, "enrolled as auditor", partial(chain.enroll, amount), amount=amount)
+
+    def _trace_root(self, key: SegmentKey) -> bytes:
+        """Root of the trace of a commitment that was judged right; else NONE."""
+        judgement = self._judgements.get(commitment(self._seen.segments[key]))
+        return NONE if judgement is None else judgement.trace_root
 
     def _challenge(self, action: Challenge, key: SegmentKey, deposit: int) -> None:
         attempt, chain = self.agent.attempt, self._chain
@@ -116,8 +192,10 @@ class Verifier:
             action.about, "bond deposited", partial(chain.deposit, deposit), amount=deposit
         ):
             return
-        why = self._judgements[commitment(self._seen.segments[key])].why
-        attempt(action.about, "challenged", partial(chain.challenge, key, self._spec(key)), why=why)
+        segment = self._seen.segments[key]
+        why = self._judgements[commitment(segment)].why
+        call = partial(chain.challenge, key, self._spec(key), segment.seal)
+        attempt(action.about, "challenged", call, why=why)
 
     def _spec(self, key: SegmentKey) -> SegmentSpec:
         return self._shelf.books[key.job].plan.segments[key.index]
@@ -126,6 +204,12 @@ class Verifier:
 
     def _check(self, segment: Segment, seen: ChainView) -> Judgement:
         return self._judge.judge(self._shelf.get(seen.jobs[segment.key.job]), segment, seen)
+
+    def _inspect(self, key: SegmentKey, attempt: int) -> tuple[Address, ...]:
+        audit = self._chain.round(key, attempt)
+        gas_price = self._chain.gas_price() if self._policy.ether else 0
+        worth = is_worth(audit.penalty // 2, PUNISH_GAS, gas_price, self._policy)
+        return faulty(self._chain, key, attempt, audit) if worth else ()
 
     def _take(self, action: Action, result: object) -> None:
         match action, result:
@@ -139,6 +223,10 @@ class Verifier:
                 return
             case Check(), Judgement() if self._checked is not None:
                 self._enter(self._checked, result)
+            case Inspect(key, number), tuple():
+                self._ended.discard((key, number))
+                if result:
+                    self._faults[key, number] = result
         self.agent.resting.clear(action.about)
 
     def _enter(self, segment: Segment, judgement: Judgement) -> None:
@@ -152,6 +240,13 @@ class Verifier:
         write(f"judged {verdict}", about=segment_name(segment.key), why=judgement.why, solver=segment.solver)
 
     # -------------------------------------------------------------- keeping order
+
+    def _note(self, events: Sequence[ChainEvent]) -> None:
+        """Notes settled attempts, whose auditors are to be looked at."""
+        for event in events if self._policy.tidy else ():
+            fields: Mapping[str, Any] = event.fields
+            if event.name == "Ended" and fields["outcome"] == Outcome.SETTLED:
+                self._ended.add((SegmentKey(JobId(fields["job"]), fields["segment"]), fields["attempt"]))
 
     def _refuse(self, job: Job) -> str | None:
         segments, stake = job.terms.segments, job.terms.stake
@@ -203,6 +298,14 @@ class Verifier:
             "tokens": seen.tokens,
             "stake": {"free": seen.free, "locked": seen.locked},
             "doing": f"{working.name} {working.about}" if working else "waiting",
+            "owed": seen.owed,
+            "enrolled": seen.weight,
+            "audits": [
+                {"job": key.job, "segment": key.index, "attested": key in seen.attested, **shown_audit(audit)}
+                for key, audit in seen.rounds.items()
+                if key in seen.drawn
+            ],
+            "record": asdict(seen.record),
             "verdicts": {verdict.value: count for verdict, count in self._counts.items()},
             "games": [
                 {"game": game.id, "segment": game.key.index, "phase": game.phase.name.lower()}
@@ -212,3 +315,10 @@ class Verifier:
         if self._checked is not None:
             status["work"] = self._judge.run_of(self._checked).shown
         self.agent.show(**status)
+
+
+def _without(
+    faults: Mapping[Attempt, tuple[Address, ...]], which: Attempt, auditor: Address
+) -> dict[Attempt, tuple[Address, ...]]:
+    left = tuple(other for other in faults[which] if other != auditor)
+    return {other: found for other, found in {**faults, which: left}.items() if found}

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from torch.nn import functional
 
 from crowdtrain import optim
-from crowdtrain._errors import ConfigError, CrowdtrainError
+from crowdtrain._errors import ConfigError, CrowdtrainError, Refused
 from crowdtrain._training import LoweredProgram, load_into
 from crowdtrain.chain import Address, ChainEvent, GameId, JobId, Segment, SegmentState
 from crowdtrain.client import Client, Quote
@@ -48,11 +48,12 @@ SEGMENTS, STEPS, INTERVAL, BATCH = 8, 30, 6, 64
 """segments, steps of each, steps between its checkpoints, samples of a step"""
 PRICE, STAKE, TOKENS = 10 * UNIT, 25 * UNIT, 1000 * UNIT
 LEASE, WINDOW, CLOCK = 60, 40, 120
+AUDITS, AUDIT_SHARE = 1.0, 0.5
 """seconds; short, so that people need not wait"""
 PATIENCE = 600
 """seconds until the demo gives up"""
 LEAST_ACCURACY, MOST_DIFFERENCE = 0.95, 0.015
-CHEAT = "solver Mallory"
+CHEAT, AUDITOR = "solver Mallory", "verifier Vera"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ def _play(folder: Path, console: Console, stack: ExitStack) -> int:
 
     console.rule("4. What came out")
     state = client.result(job.id)
+    with suppress(Refused):  # nothing is left if every auditor's pot was paid out
+        stage.chain.refund(job.id)
+    events = stage.chain.events(devnet.deployment.block, stage.chain.head()[0])
     checks = _checks_of_training(console, shown, order, program, state, segments)
     checks += _accounts(stage, job.id, start, events)
     passed = show_checks(console, checks)
@@ -146,6 +150,8 @@ def _job(
         lease=LEASE,
         window=WINDOW,
         clock=CLOCK,
+        audits=AUDITS,
+        audit_share=AUDIT_SHARE,
     )
     _show_job(stage.console, quote)
     return shown, order, lowered, quote
@@ -158,8 +164,10 @@ def _show_job(console: Console, quote: Quote) -> None:
         f"{parameters:,} parameters; one training step, with batch norm and AdamW, is {len(quote.program.nests)} nests",
         f"{samples:,} digits to train on, {batch} in each step",
         f"{SEGMENTS} segments of {STEPS} steps, a checkpoint every {INTERVAL}",
-        f"{money(PRICE)} tokens for each segment, {money(quote.escrow)} held in escrow until the work is settled",
-        f"a solver stakes {money(STAKE)} for each segment; results may be challenged for {WINDOW} seconds",
+        f"{money(PRICE)} tokens for each segment, of which {money(quote.fee // SEGMENTS)} are burned as a fee",
+        f"auditors share {money(quote.audit_pot // SEGMENTS)} for each; {money(quote.escrow)} are held in escrow",
+        f"a solver stakes {money(STAKE)} for each segment; results may be challenged for {WINDOW} seconds, "
+        f"games begin when half of that, for sealed attestations, is over",
     ):
         console.print(f"  {line}", highlight=False)
 
@@ -273,4 +281,4 @@ def _accounts(
         stage.console,
         gas_spent(stage.chain.node, stage.devnet.deployment, stage.devnet.deployment.block, last),
     )
-    return checks_of_money(stage.chain, ledger, balances, events, CHEAT)
+    return checks_of_money(stage.chain, ledger, balances, events, cheat=CHEAT, auditor=AUDITOR)

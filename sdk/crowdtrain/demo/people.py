@@ -47,12 +47,13 @@ class Person:
 
 CAST = (
     ("buyer", ()),
-    ("verifier Vera", ("verifier",)),
+    ("verifier Vera", ("verifier", "--enroll", "100e18")),
     ("verifier Viktor", ("verifier",)),
     ("solver Ada", ("solver",)),
     ("solver Mallory", ("solver", "--sabotage", "gradient:17")),
 )
-"""Names, and what each runs. Mallory cheats: one word of one gradient in step 17 of a segment."""
+"""Names, and what each runs. Vera alone enrolls as auditor, so she is drawn for all but her own work. Mallory cheats:
+one word of one gradient in step 17 of a segment."""
 
 
 @contextmanager

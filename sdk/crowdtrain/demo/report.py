@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -11,12 +11,10 @@ from rich.table import Table
 from crowdtrain.chain import Address, ChainEvent, GameId
 from crowdtrain.demo.screen import money
 from crowdtrain.gas import Spent, summarize
-from crowdtrain.ledger import BURNED, Entry, entries, escrow_of
+from crowdtrain.ledger import BURNED, Entry, Kind, entries, escrow_of
 from crowdtrain.web3_chain import Web3Chain
 
 __all__ = ["Balances", "Check", "checks_of_money", "show_checks", "show_gas", "show_ledger"]
-
-BURN_ADDRESS = Address("0x000000000000000000000000000000000000dEaD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +37,7 @@ class Balances:
 def ledger_of(events: Sequence[ChainEvent], names: Mapping[Address, str]) -> list[Entry]:
     """The ledger with names for addresses."""
     return [
-        Entry(entry.block, names.get(Address(entry.account), entry.account), entry.amount, entry.cause)
-        for entry in entries(events)
+        replace(entry, account=names.get(Address(entry.account), entry.account)) for entry in entries(events)
     ]
 
 
@@ -95,10 +92,18 @@ def games(spent: Sequence[Spent]) -> dict[GameId, tuple[int, int]]:
 
 
 def checks_of_money(
-    chain: Web3Chain, ledger: Sequence[Entry], balances: Balances, events: Sequence[ChainEvent], cheat: str
+    chain: Web3Chain,
+    ledger: Sequence[Entry],
+    balances: Balances,
+    events: Sequence[ChainEvent],
+    cheat: str,
+    auditor: str,
 ) -> list[Check]:
-    """What must be true of the money at the end; ``cheat`` is who must have lost stake, alone."""
-    losers = {entry.account for entry in ledger if entry.cause.startswith("slashed")}
+    """What must be true of the money at the end; ``cheat`` is who must have lost stake, ``auditor`` who must have been
+    paid for audits, each alone.
+    """
+    audited = {entry.account for entry in ledger if entry.kind is Kind.AUDIT and entry.amount > 0}
+    losers = {entry.account for entry in ledger if entry.kind in (Kind.SLASH, Kind.PENALTY)}
     moved = sum(entry.amount for entry in ledger)
     unexplained = {
         name: balances.end[name] - start - sum(entry.amount for entry in ledger if entry.account == name)
@@ -109,35 +114,35 @@ def checks_of_money(
     accounts = {
         str(event.fields[key])
         for event in events
-        for key in ("account", "solver", "buyer")
+        for key in ("account", "solver", "buyer", "auditor")
         if key in event.fields
     }
     stakes = sum(sum(chain.stake(Address(account))) for account in accounts)
     owed = sum(chain.owed(Address(account)) for account in accounts)
     escrow = sum(entry.amount for entry in ledger if entry.account.startswith(escrow_of("")))
-    held_stake, held_market = (
-        chain.tokens(Address(deployment.stake)),
-        chain.tokens(Address(deployment.market)),
-    )
+    held = chain.tokens(Address(deployment.stake)) + chain.tokens(Address(deployment.market))
+    promised = stakes + owed + escrow + chain.burned()
     burned = sum(entry.amount for entry in ledger if entry.account == BURNED)
     return [
         Check("the cheat lost stake, and nobody else did", losers == {cheat}, ", ".join(losers) or "nobody"),
+        Check(
+            "the auditor was paid, and nobody else was for audits",
+            audited == {auditor},
+            ", ".join(audited) or "nobody",
+        ),
         Check("the ledger sums to zero", moved == 0, money(moved)),
         Check(
             "every balance is explained by the ledger", not strays, str(strays) if strays else "to the unit"
         ),
         Check(
-            "Stake holds exactly the stakes", held_stake == stakes, f"{money(held_stake)} and {money(stakes)}"
+            "the contracts hold exactly stakes, escrow, what is owed and what is burned",
+            held == promised,
+            f"{money(held)} and {money(promised)}",
         ),
         Check(
-            "Market holds exactly what it owes",
-            held_market == owed + escrow,
-            f"{money(held_market)} and {money(owed + escrow)}",
-        ),
-        Check(
-            "what is burned is out of reach",
-            chain.tokens(BURN_ADDRESS) == burned,
-            f"{money(chain.tokens(BURN_ADDRESS))} and {money(burned)}",
+            "fees and half of every slash are burned",
+            chain.burned() == burned,
+            f"{money(chain.burned())} and {money(burned)}",
         ),
     ]
 

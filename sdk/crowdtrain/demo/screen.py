@@ -115,10 +115,12 @@ class Screen:
         return self._names.get(Address(str(address)), str(address))
 
     def _tell(self, event: ChainEvent) -> str | None:
+        if event.contract == "Emission":
+            return None
         f = event.fields
         who = {
             key: self.name(f[key])
-            for key in ("solver", "buyer", "challenger", "account", "winner")
+            for key in ("solver", "buyer", "challenger", "account", "winner", "auditor")
             if key in f
         }
         segment = f"segment {f.get('segment')}"
@@ -130,7 +132,18 @@ class Screen:
             case "Committed":
                 return f"{segment}: {who['solver']} commits its result"
             case "Settled":
-                return f"{segment}: settled, {money(_int(f['price']))} for {who['solver']}"
+                price, fee = _int(f["price"]), _int(f["fee"])
+                return (
+                    f"{segment}: settled, {money(price - fee)} for {who['solver']}, {money(fee)} are burned"
+                )
+            case "Attested":
+                return f"{segment}: {who['auditor']} was drawn as auditor, has run it again, and attests under seal"
+            case "Audited":
+                return f"{segment}: {who['auditor']} attested right, and gets {money(_int(f['amount']))}"
+            case "Forfeited":
+                return (
+                    f"{segment}: {who['solver']} did not reveal its trace root in time, and loses the stake"
+                )
             case "Expired":
                 return f"{segment}: the lease of {who['solver']} ran out"
             case "Overturned":
