@@ -31,7 +31,7 @@ from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
 __all__ = [
     "claim", "commit", "expire", "forfeit", "overturn", "post", "refund", "require_state", "segment_of",
-    "settle", "void", "withdraw",
+    "settle", "validate", "void", "withdraw",
 ]  # fmt: skip
 
 _DAY = 24 * 60 * 60
@@ -46,11 +46,16 @@ _LIMITS = {
 }
 
 
-def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId:
+def validate(world: World, terms: JobTerms) -> None:
+    """Refuses terms that nobody may post."""
     for name, (least, most) in _LIMITS.items():
         require(least <= getattr(terms, name) <= most, "InvalidTerms", what=_solidity_name(name))
     require(terms.window + 3 * terms.clock <= RULES.unbonding, "InvalidTerms", what="unbonding")
     require(terms.deadline > world.time, "InvalidTerms", what="deadline")
+
+
+def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId:
+    validate(world, terms)
     job = JobId(len(world.jobs) + 1)
     world.jobs[job] = Job(job, sender, terms, reserved=0, spent=0, settled=0, manifest=manifest)
     world.pay(sender, MARKET, terms.escrow)

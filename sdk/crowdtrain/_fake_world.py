@@ -87,6 +87,8 @@ class World:
     points: dict[tuple[int, Address], int] = field(default_factory=dict)
     rewards: dict[Address, int] = field(default_factory=dict)
     """the protocol's own tokens"""
+    campaigns: dict[Address, object] = field(default_factory=dict)
+    """records of _fake_campaign"""
 
     @contextmanager
     def transaction(self, call: str) -> Iterator[None]:

@@ -56,13 +56,19 @@ class History:
     def __init__(self, node: Node, deployment: Deployment) -> None:
         self._node = node
         self._first = deployment.block
-        self._addresses = {name: str(deployment.contracts[name]) for name in (*_FOLLOWED, "Money")}
+        self._addresses = {
+            name: str(deployment.contracts[name]) for name in (*_FOLLOWED, "Money", "Crowdfund")
+        }
         self._contract_at = {
             address.lower(): _abi.contract(name) for name, address in self._addresses.items()
         }
         self._auditors: _Auditors | None = None
         self._found: _Kept[Hashable, ChainEvent] = _Kept()
         self._games: _Kept[int, _Moves] = _Kept()
+
+    def follow(self, address: str, contract: str) -> None:
+        """Takes logs of this address for those of such a contract."""
+        self._contract_at[address.lower()] = _abi.contract(contract)
 
     def decode(self, logs: tuple[Log, ...]) -> list[ChainEvent]:
         """The events among logs; those of other contracts, and unknown ones, are left out."""

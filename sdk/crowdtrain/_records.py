@@ -36,6 +36,7 @@ __all__ = [
     "game_of",
     "group_proof_fields",
     "leaf_fields",
+    "member",
     "page_fields",
     "record_of",
     "round_of",
@@ -52,7 +53,8 @@ Fields = Mapping[str, Any]
 _SHOWN = {"TraceRevealed": "checkpoints", "StatesRevealed": "states", "ChildrenRevealed": "children"}
 
 
-def _member(kind: type[E], value: int) -> E:
+def member(kind: type[E], value: int) -> E:
+    """A value of an enumeration, as a contract gave it."""
     try:
         return kind(value)
     except ValueError as error:
@@ -92,7 +94,7 @@ def segment_of(key: SegmentKey, fields: Fields) -> Segment:
     """A segment without what only its events say."""
     return Segment(
         key=key,
-        state=_member(SegmentState, fields["state"]),
+        state=member(SegmentState, fields["state"]),
         solver=fields["solver"],
         until=fields["until"],
         attempt=fields["attempt"],
@@ -112,7 +114,7 @@ def segment_of(key: SegmentKey, fields: Fields) -> Segment:
 def round_of(fields: Fields) -> Round:
     """The audit of a commitment."""
     return Round(
-        outcome=_member(Outcome, fields["outcome"]),
+        outcome=member(Outcome, fields["outcome"]),
         seats=fields["seats"],
         attestations=fields["attestations"],
         rate=fields["rate"],
@@ -138,10 +140,10 @@ def game_of(game: GameId, fields: Fields) -> Game:
         id=game,
         key=SegmentKey(JobId(fields["job"]), fields["segment"]),
         attempt=fields["attempt"],
-        phase=_member(Phase, fields["phase"]),
-        tree=_member(Tree, fields["tree"]),
+        phase=member(Phase, fields["phase"]),
+        tree=member(Tree, fields["tree"]),
         height=fields["height"],
-        reason=_member(Reason, fields["reason"]),
+        reason=member(Reason, fields["reason"]),
         challenger=fields["challenger"],
         defender=fields["defender"],
         since=fields["since"],

@@ -117,6 +117,19 @@ class Quote:
             deadline=now + self.duration,
         )
 
+    def publish(self, store: Store, state: State | None = None) -> tuple[str, State]:
+        """Stores the job's files; the manifest's CID, and the state at which training begins.
+
+        That is ``state``, or the model's own weights where the program was lowered from one. Raises PlanError if
+        there is no state to begin with, DataError if it is not the program's.
+        """
+        if state is None:
+            if not isinstance(self.program, LoweredProgram):
+                raise PlanError("a program that was not lowered from a model needs a state to begin with")
+            state = self.program.initial_state()
+        state.check(self.program)
+        return publish_job(store, self.plan, [self.program], [self.data], state), state
+
     def __rich__(self) -> Table:
         segments = self.plan.segments
         steps = sum(spec.steps for spec in segments)
@@ -268,15 +281,9 @@ class Client:
     def post(self, quote: Quote, state: State | None = None) -> JobHandle:
         """Stores the job's files, puts the escrow into the Market, and opens the job.
 
-        Training begins at ``state``, or at the model's own weights where the program was lowered from one.
-        Raises PlanError if there is no state to begin with, DataError if it is not the program's.
+        See :meth:`Quote.publish` for where training begins, and what is raised.
         """
-        if state is None:
-            if not isinstance(quote.program, LoweredProgram):
-                raise PlanError("a program that was not lowered from a model needs a state to begin with")
-            state = quote.program.initial_state()
-        state.check(quote.program)
-        manifest = publish_job(self.store, quote.plan, [quote.program], [quote.data], state)
+        manifest, state = quote.publish(self.store, state)
         job, receipt = self.chain.post(quote.terms(self.chain.now(), state), manifest)
         return JobHandle(self, job, receipt.block)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from crowdtrain import _fake_audit as audit
+from crowdtrain import _fake_campaign as campaigns
 from crowdtrain import _fake_dispute as dispute
 from crowdtrain import _fake_emission as emission
 from crowdtrain import _fake_market as market
@@ -35,8 +36,9 @@ from crowdtrain.chain import (
     SegmentSpec,
     ValueProof,
 )
+from crowdtrain.crowdfund import Campaign, CampaignTerms, Holding
 
-__all__ = ["FakeChain"]
+__all__ = ["FakeCampaigns", "FakeChain"]
 
 T = TypeVar("T")
 _SHOWN = {"TraceRevealed": "checkpoints", "StatesRevealed": "states", "ChildrenRevealed": "children"}
@@ -161,10 +163,7 @@ class FakeChain:
         return audit.round_of(self._world, key, attempt)
 
     def is_drawn(self, key: SegmentKey, attempt: int, auditor: Address) -> bool:
-        try:
-            return audit.is_drawn(self._world, key, attempt, auditor)
-        except RevertedError as reason:
-            raise Refused("isDrawn", reason.error, reason.values) from None
+        return _asked("isDrawn", audit.is_drawn, self._world, key, attempt, auditor)
 
     def attestation(self, key: SegmentKey, attempt: int, auditor: Address) -> bytes:
         return self._world.attestations.get((key, attempt), {}).get(auditor, NONE)
@@ -341,6 +340,81 @@ class FakeChain:
 
     def close(self, game: GameId) -> Receipt:
         return self._send("close", dispute.close, game)[1]
+
+
+class FakeCampaigns:
+    """The campaigns of a :class:`FakeChain`, as its account: a :class:`crowdtrain.crowdfund.Campaigns`."""
+
+    def __init__(self, chain: FakeChain) -> None:
+        self._chain = chain
+        self._world = chain._world
+
+    @property
+    def chain(self) -> FakeChain:
+        """The chain and account."""
+        return self._chain
+
+    def count(self) -> int:
+        return len(self._world.campaigns)
+
+    def address_of(self, index: int) -> Address:
+        """See :class:`crowdtrain.crowdfund.Campaigns`."""
+        return list(self._world.campaigns)[index]
+
+    def campaign(self, address: Address) -> Campaign:
+        return _asked("campaign", campaigns.view_of, self._world, address)
+
+    def holding(self, address: Address, account: Address) -> Holding:
+        return _asked("campaign", campaigns.holding_of, self._world, address, account)
+
+    def is_credited(self, address: Address, segment: int) -> bool:
+        return segment in _asked("campaign", campaigns.record_of, self._world, address).credited
+
+    def create(self, terms: CampaignTerms, manifest: str) -> tuple[Address, Receipt]:
+        return self._chain._send("create", campaigns.create, terms, manifest)
+
+    def pledge(self, address: Address, amount: int) -> tuple[int, Receipt]:
+        """See :class:`crowdtrain.crowdfund.Campaigns`."""
+        return self._chain._send("pledge", campaigns.pledge, address, amount)
+
+    def refund(self, address: Address, backer: Address) -> Receipt:
+        return self._chain._send("refund", campaigns.refund, address, backer)[1]
+
+    def launch(self, address: Address) -> tuple[JobId, Receipt]:
+        return self._chain._send("launch", campaigns.launch, address)
+
+    def claim_shares(self, address: Address, backer: Address) -> Receipt:
+        return self._chain._send("claimShares", campaigns.claim_shares, address, backer)[1]
+
+    def credit(self, address: Address, segment: int, spec: SegmentSpec) -> Receipt:
+        return self._chain._send("credit", campaigns.credit, address, segment, spec)[1]
+
+    def finish(self, address: Address) -> Receipt:
+        return self._chain._send("finish", campaigns.finish, address)[1]
+
+    def claim_return(self, address: Address, backer: Address) -> Receipt:
+        return self._chain._send("claimReturn", campaigns.claim_return, address, backer)[1]
+
+    def pay_income(self, address: Address, amount: int) -> Receipt:
+        """See :class:`crowdtrain.crowdfund.Campaigns`."""
+        return self._chain._send("payIncome", campaigns.pay_income, address, amount)[1]
+
+    def claim_income(self, address: Address) -> Receipt:
+        return self._chain._send("claimIncome", campaigns.claim_income, address)[1]
+
+    def collect_rewards(self, address: Address, epoch: int) -> Receipt:
+        return self._chain._send("collectRewards", campaigns.collect_rewards, address, epoch)[1]
+
+    def claim_rewards(self, address: Address) -> Receipt:
+        return self._chain._send("claimRewards", campaigns.claim_rewards, address)[1]
+
+
+def _asked(call: str, view: Callable[..., T], *arguments: object) -> T:
+    """What a view returns, or Refused."""
+    try:
+        return view(*arguments)
+    except RevertedError as reason:
+        raise Refused(call, reason.error, reason.values) from None
 
 
 def _deposit(world: World, sender: Address, amount: int) -> None:

@@ -15,7 +15,7 @@ from crowdtrain.manifest import MAX_MANIFEST, Manifest
 from crowdtrain.plan import Plan
 from crowdtrain.stores._blobs import Store
 
-__all__ = ["MAX_BYTES", "MAX_PROGRAM", "JobFiles", "load_job", "publish_job"]
+__all__ = ["MAX_BYTES", "MAX_PROGRAM", "JobFiles", "load_files", "load_job", "publish_job"]
 
 MAX_PROGRAM = 2**24
 """most bytes of a program's file"""
@@ -195,11 +195,15 @@ def load_job(chain: Chain, store: Store, job: JobId, *, max_bytes: int = MAX_BYT
 
     Raises PlanError if the manifest is malformed or contradicts the chain, and what chain and store raise.
     """
-    record = chain.job(job)
-    if not record.manifest:
-        raise PlanError(f"job {job} names no manifest")
-    manifest = Manifest.decode(store.get(record.manifest, MAX_MANIFEST))
-    return JobFiles(store, record, manifest, max_bytes=max_bytes)
+    return load_files(store, chain.job(job), max_bytes=max_bytes)
+
+
+def load_files(store: Store, job: Job, *, max_bytes: int = MAX_BYTES) -> JobFiles:
+    """The same of a job that may not be posted yet."""
+    if not job.manifest:
+        raise PlanError(f"job {job.id} names no manifest")
+    manifest = Manifest.decode(store.get(job.manifest, MAX_MANIFEST))
+    return JobFiles(store, job, manifest, max_bytes=max_bytes)
 
 
 def publish_job(

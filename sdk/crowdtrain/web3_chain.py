@@ -133,16 +133,16 @@ class Web3Chain:
         return self.node.block().base_fee + self.node.tip()
 
     def rules(self) -> Rules:
-        return Rules(self._number("Market", "feeRate"), self._number("Audit", "unbonding"))
+        return Rules(self.number("Market", "feeRate"), self.number("Audit", "unbonding"))
 
     def job_count(self) -> int:
-        return self._number("Market", "jobCount")
+        return self.number("Market", "jobCount")
 
     def job(self, job: JobId) -> Job:
         """See :class:`crowdtrain.chain.Chain`. Raises Refused, with ``UnknownJob``, if there is no such
         job.
         """
-        buyer, fields, reserved, spent, settled = self._read("Market", "jobs", job)
+        buyer, fields, reserved, spent, settled = self.read("Market", "jobs", job)
         if buyer == NOBODY:
             raise Refused("job", "UnknownJob", {"job": job})
         terms = records.terms_of(fields)
@@ -154,7 +154,7 @@ class Web3Chain:
 
     def segment(self, key: SegmentKey) -> Segment:
         """See :class:`crowdtrain.chain.Chain`. The group roots are those under the output root."""
-        (fields,) = self._read("Market", "segments", key.job, key.index)
+        (fields,) = self.read("Market", "segments", key.job, key.index)
         segment = records.segment_of(key, fields)
         if segment.state not in (SegmentState.COMMITTED, SegmentState.SETTLED):
             return segment
@@ -174,15 +174,15 @@ class Web3Chain:
         return replace(segment, group_roots=committed["groupRoots"], cid=cid)
 
     def barred(self, job: JobId, solver: Address) -> bool:
-        return bool(self._read("Market", "barred", job, solver)[0])
+        return bool(self.read("Market", "barred", job, solver)[0])
 
     def game_count(self) -> int:
-        return self._number("Dispute", "gameCount")
+        return self.number("Dispute", "gameCount")
 
     def game(self, game: GameId) -> Game:
         """See :class:`crowdtrain.chain.Chain`: the game and its events as of one block."""
         block = self.node.block()
-        (fields,) = self._read("Dispute", "games", game, block=block.number)
+        (fields,) = self.read("Dispute", "games", game, block=block.number)
         record = records.game_of(game, fields)
         if record.phase is Phase.NONE:
             raise Refused("game", "UnknownGame", {"game": game})
@@ -203,14 +203,14 @@ class Web3Chain:
         return self._history.transfers(account, first_block, last_block)
 
     def stake(self, account: Address) -> tuple[int, int]:
-        free, locked = self._read("Stake", "balances", account)
+        free, locked = self.read("Stake", "balances", account)
         return free, locked
 
     def owed(self, account: Address) -> int:
-        return self._number("Market", "owed", account)
+        return self.number("Market", "owed", account)
 
     def tokens(self, account: Address) -> int:
-        return self._number("Money", "balanceOf", account)
+        return self.number("Money", "balanceOf", account)
 
     def tokens_before(self, account: Address) -> int:
         """See :class:`crowdtrain.chain.Chain`."""
@@ -218,80 +218,98 @@ class Web3Chain:
         try:
             if not self.node.code(self.deployment.token, block=block):
                 return 0  # the token was deployed with the contracts
-            (number,) = self._read("Money", "balanceOf", account, block=block)
+            (number,) = self.read("Money", "balanceOf", account, block=block)
         except (RpcError, Refused) as error:
             raise ChainUnavailable(f"the node has no balances of block {block}: {error}") from error
         return int(number)
 
     def burned(self) -> int:
         """See :class:`crowdtrain.chain.Chain`."""
-        return self._number("Stake", "burned") + self._number("Market", "burned")
+        return self.number("Stake", "burned") + self.number("Market", "burned")
 
-    def _number(self, contract: str, function: str, *arguments: object) -> int:
-        (number,) = self._read(contract, function, *arguments)
+    def number(
+        self,
+        contract: str,
+        function: str,
+        *arguments: object,
+        at: Address | None = None,
+        block: int | str = "latest",
+    ) -> int:
+        """See :meth:`read`, for what returns one number."""
+        (number,) = self.read(contract, function, *arguments, at=at, block=block)
         return int(number)
+
+    def follow(self, address: Address, contract: str) -> None:
+        """Lets receipts have the events of a contract of this kind at another address."""
+        self._history.follow(address, contract)
 
     # ---------------------------------------------------------------- reads of audits and rewards
 
     def round(self, key: SegmentKey, attempt: int) -> Round:
         """See :class:`crowdtrain.chain.Chain`."""
-        (fields,) = self._read("Audit", "rounds", key.job, key.index, attempt)
+        (fields,) = self.read("Audit", "rounds", key.job, key.index, attempt)
         return records.round_of(fields)
 
     def is_drawn(self, key: SegmentKey, attempt: int, auditor: Address) -> bool:
         """See :class:`crowdtrain.chain.Chain`."""
-        return bool(self._read("Audit", "isDrawn", key.job, key.index, attempt, auditor)[0])
+        return bool(self.read("Audit", "isDrawn", key.job, key.index, attempt, auditor)[0])
 
     def attestation(self, key: SegmentKey, attempt: int, auditor: Address) -> bytes:
         """See :class:`crowdtrain.chain.Chain`."""
-        (attestation,) = self._read("Audit", "attestationOf", key.job, key.index, attempt, auditor)
+        (attestation,) = self.read("Audit", "attestationOf", key.job, key.index, attempt, auditor)
         return bytes(attestation)
 
     def attestors(self, key: SegmentKey, attempt: int) -> tuple[Address, ...]:
-        (accounts,) = self._read("Audit", "attestors", key.job, key.index, attempt)
+        (accounts,) = self.read("Audit", "attestors", key.job, key.index, attempt)
         return tuple(map(Address, accounts))
 
     def weight(self, auditor: Address) -> int:
         """See :class:`crowdtrain.chain.Chain`."""
-        return self._number("Audit", "weightOf", auditor)
+        return self.number("Audit", "weightOf", auditor)
 
     def leaving(self, auditor: Address) -> tuple[int, int]:
         """See :class:`crowdtrain.chain.Chain`."""
-        amount, free = self._read("Audit", "leavingOf", auditor)
+        amount, free = self.read("Audit", "leavingOf", auditor)
         return amount, free
 
     def total_weight(self) -> int:
-        return self._number("Audit", "totalWeight")
+        return self.number("Audit", "totalWeight")
 
     def auditors(self) -> tuple[Address, ...]:
         """See :class:`crowdtrain.chain.Chain`."""
         return tuple(map(Address, self._history.auditors(self.node.block().number)))
 
     def record(self, account: Address) -> Record:
-        (fields,) = self._read("Audit", "records", account)
+        (fields,) = self.read("Audit", "records", account)
         return records.record_of(fields)
 
     def rate_of(self, solver: Address, price: int, asked: int) -> int:
         """See :class:`crowdtrain.chain.Chain`."""
-        return self._number("Audit", "rateOf", solver, price, asked)
+        return self.number("Audit", "rateOf", solver, price, asked)
 
     def epoch(self) -> int:
-        return self._number("Emission", "epochAt", self.now())
+        return self.number("Emission", "epochAt", self.now())
 
     def rewards(self, epoch: int, account: Address) -> int:
         """See :class:`crowdtrain.chain.Chain`."""
-        return self._number("Emission", "claimable", epoch, account)
+        return self.number("Emission", "claimable", epoch, account)
 
     def reward_tokens(self, account: Address) -> int:
         """See :class:`crowdtrain.chain.Chain`."""
-        return self._number("Token", "balanceOf", account)
+        return self.number("Token", "balanceOf", account)
 
-    def _read(
-        self, contract: str, function: str, *arguments: object, block: int | str = "latest"
+    def read(
+        self,
+        contract: str,
+        function: str,
+        *arguments: object,
+        at: Address | None = None,
+        block: int | str = "latest",
     ) -> tuple[Any, ...]:
+        """What a call returns, of the deployment's contract or of one of its kind ``at`` another address."""
         abi = _abi.contract(contract)
         try:
-            data = self.node.call(self._at(contract), abi.encode(function, arguments), block=block)
+            data = self.node.call(at or self._at(contract), abi.encode(function, arguments), block=block)
         except RpcError as error:
             raise refusal(function, error) from error
         return abi.decode(function, data)
@@ -303,39 +321,40 @@ class Web3Chain:
 
     def deposit(self, amount: int) -> Receipt:
         """Approves and deposits stake."""
-        self._approve(self.deployment.stake, amount)
-        return self._send("Stake", "deposit", amount)
+        self.approve(self.deployment.stake, amount)
+        return self.send("Stake", "deposit", amount)
 
     def withdraw_stake(self, amount: int) -> Receipt:
-        return self._send("Stake", "withdraw", amount)
+        return self.send("Stake", "withdraw", amount)
 
     def withdraw(self) -> Receipt:
         """Takes what the Market owes this account."""
-        return self._send("Market", "withdraw")
+        return self.send("Market", "withdraw")
 
-    def _approve(self, spender: str, amount: int) -> None:
-        if self._number("Money", "allowance", self.address, spender) < amount:
-            self._send("Money", "approve", spender, amount)
+    def approve(self, spender: str, amount: int) -> None:
+        """Lets a contract take so many tokens, unless it may already."""
+        if self.number("Money", "allowance", self.address, spender) < amount:
+            self.send("Money", "approve", spender, amount)
 
-    def _send(self, contract: str, function: str, *arguments: object) -> Receipt:
-        """Carries out a call. Raises what :class:`crowdtrain.chain.Chain` says of moves."""
+    def send(self, contract: str, function: str, *arguments: object, at: Address | None = None) -> Receipt:
+        """Carries out a call; see :meth:`read`. Raises what :class:`crowdtrain.chain.Chain` says of moves."""
         data = _abi.contract(contract).encode(function, arguments)
-        done = self._mover.send(function, self._at(contract), data)
+        done = self._mover.send(function, at or self._at(contract), data)
         return Receipt(done.transaction, done.block, done.gas, tuple(self._history.decode(done.logs)))
 
     # ---------------------------------------------------------------- market
 
     def post(self, terms: JobTerms, manifest: str) -> tuple[JobId, Receipt]:
         """Approves the escrow and posts."""
-        self._approve(self.deployment.market, terms.escrow)
-        receipt = self._send("Market", "post", records.terms_fields(terms), cids.to_bytes(manifest))
+        self.approve(self.deployment.market, terms.escrow)
+        receipt = self.send("Market", "post", records.terms_fields(terms), cids.to_bytes(manifest))
         return JobId(_number_in(receipt, "Posted", "job")), receipt
 
     def claim(
         self, key: SegmentKey, spec: SegmentSpec, plan_proof: Sequence[bytes], inputs: Sequence[GroupProof]
     ) -> Receipt:
         proofs = records.group_proof_fields(inputs)
-        return self._send(
+        return self.send(
             "Market", "claim", key.job, key.index, records.spec_fields(spec), list(plan_proof), proofs
         )
 
@@ -343,106 +362,106 @@ class Web3Chain:
         self, key: SegmentKey, input_root: bytes, group_roots: Sequence[bytes], seal: bytes, cid: str
     ) -> Receipt:
         what = (input_root, list(group_roots), seal, cids.to_bytes(cid))
-        return self._send("Market", "commit", key.job, key.index, *what)
+        return self.send("Market", "commit", key.job, key.index, *what)
 
     def settle(self, key: SegmentKey, spec: SegmentSpec, trace_root: bytes = NONE) -> Receipt:
         """See :class:`crowdtrain.chain.Chain`."""
-        return self._send("Market", "settle", key.job, key.index, records.spec_fields(spec), trace_root)
+        return self.send("Market", "settle", key.job, key.index, records.spec_fields(spec), trace_root)
 
     def forfeit(self, key: SegmentKey, spec: SegmentSpec) -> Receipt:
-        return self._send("Market", "forfeit", key.job, key.index, records.spec_fields(spec))
+        return self.send("Market", "forfeit", key.job, key.index, records.spec_fields(spec))
 
     def expire(self, key: SegmentKey) -> Receipt:
-        return self._send("Market", "expire", key.job, key.index)
+        return self.send("Market", "expire", key.job, key.index)
 
     def void(self, key: SegmentKey, spec: SegmentSpec) -> Receipt:
-        return self._send("Market", "void", key.job, key.index, records.spec_fields(spec))
+        return self.send("Market", "void", key.job, key.index, records.spec_fields(spec))
 
     def refund(self, job: JobId) -> Receipt:
-        return self._send("Market", "refund", job)
+        return self.send("Market", "refund", job)
 
     # ---------------------------------------------------------------- audits and rewards
 
     def enroll(self, amount: int) -> Receipt:
-        return self._send("Audit", "enroll", amount)
+        return self.send("Audit", "enroll", amount)
 
     def leave(self, amount: int) -> Receipt:
-        return self._send("Audit", "leave", amount)
+        return self.send("Audit", "leave", amount)
 
     def finish_leaving(self, auditor: Address) -> Receipt:
-        return self._send("Audit", "finishLeaving", auditor)
+        return self.send("Audit", "finishLeaving", auditor)
 
     def draw(self, key: SegmentKey, attempt: int) -> Receipt:
-        return self._send("Audit", "draw", key.job, key.index, attempt)
+        return self.send("Audit", "draw", key.job, key.index, attempt)
 
     def attest(self, key: SegmentKey, attempt: int, seal: bytes, attestation: bytes) -> Receipt:
-        return self._send("Audit", "attest", key.job, key.index, attempt, seal, attestation)
+        return self.send("Audit", "attest", key.job, key.index, attempt, seal, attestation)
 
     def reveal(self, key: SegmentKey, attempt: int, trace_root: bytes) -> Receipt:
-        return self._send("Audit", "reveal", key.job, key.index, attempt, trace_root)
+        return self.send("Audit", "reveal", key.job, key.index, attempt, trace_root)
 
     def punish(self, key: SegmentKey, attempt: int, auditor: Address) -> Receipt:
-        return self._send("Audit", "punish", key.job, key.index, attempt, auditor)
+        return self.send("Audit", "punish", key.job, key.index, attempt, auditor)
 
     def collect_rewards(self, epoch: int, account: Address) -> Receipt:
-        return self._send("Emission", "claim", epoch, account)
+        return self.send("Emission", "claim", epoch, account)
 
     # ---------------------------------------------------------------- dispute
 
     def challenge(self, key: SegmentKey, spec: SegmentSpec, seal: bytes) -> tuple[GameId, Receipt]:
-        receipt = self._send("Dispute", "challenge", key.job, key.index, records.spec_fields(spec), seal)
+        receipt = self.send("Dispute", "challenge", key.job, key.index, records.spec_fields(spec), seal)
         return GameId(_number_in(receipt, "Challenged", "game")), receipt
 
     def reveal_trace(self, game: GameId, position: bytes, checkpoints: Sequence[bytes]) -> Receipt:
-        return self._send("Dispute", "revealTrace", game, position, list(checkpoints))
+        return self.send("Dispute", "revealTrace", game, position, list(checkpoints))
 
     def pick_checkpoint(
         self, game: GameId, position: bytes, checkpoint: int,
         before: bytes, before_proof: Sequence[bytes], after: bytes, after_proof: Sequence[bytes],
     ) -> Receipt:  # fmt: skip
         pair = (before, list(before_proof), after, list(after_proof))
-        return self._send("Dispute", "pickCheckpoint", game, position, checkpoint, *pair)
+        return self.send("Dispute", "pickCheckpoint", game, position, checkpoint, *pair)
 
     def reveal_states(self, game: GameId, position: bytes, states: Sequence[bytes]) -> Receipt:
-        return self._send("Dispute", "revealStates", game, position, list(states))
+        return self.send("Dispute", "revealStates", game, position, list(states))
 
     def pick_step(
         self, game: GameId, position: bytes, step: int,
         before: bytes, before_proof: Sequence[bytes], after: bytes, after_proof: Sequence[bytes],
     ) -> Receipt:  # fmt: skip
         pair = (before, list(before_proof), after, list(after_proof))
-        return self._send("Dispute", "pickStep", game, position, step, *pair)
+        return self.send("Dispute", "pickStep", game, position, step, *pair)
 
     def reveal_step(
         self, game: GameId, position: bytes, header: ProgramLeaf, children: Sequence[bytes]
     ) -> Receipt:
         leaf = records.leaf_fields(header)
-        return self._send("Dispute", "revealStep", game, position, leaf, list(children))
+        return self.send("Dispute", "revealStep", game, position, leaf, list(children))
 
     def reveal_children(self, game: GameId, position: bytes, children: Sequence[bytes]) -> Receipt:
-        return self._send("Dispute", "revealChildren", game, position, list(children))
+        return self.send("Dispute", "revealChildren", game, position, list(children))
 
     def pick_child(
         self, game: GameId, position: bytes, child: int, node: bytes,
         proof: Sequence[bytes], leaf: ProgramLeaf,
     ) -> Receipt:  # fmt: skip
         fields = records.leaf_fields(leaf)
-        return self._send("Dispute", "pickChild", game, position, child, node, list(proof), fields)
+        return self.send("Dispute", "pickChild", game, position, child, node, list(proof), fields)
 
     def dispute_next(self, game: GameId, position: bytes, header: ProgramLeaf) -> Receipt:
-        return self._send("Dispute", "disputeNext", game, position, records.leaf_fields(header))
+        return self.send("Dispute", "disputeNext", game, position, records.leaf_fields(header))
 
     def reveal_page(self, game: GameId, position: bytes, words: bytes) -> Receipt:
-        return self._send("Dispute", "revealPage", game, position, words)
+        return self.send("Dispute", "revealPage", game, position, words)
 
     def pick_word(self, game: GameId, position: bytes, word: int, page: bytes) -> Receipt:
-        return self._send("Dispute", "pickWord", game, position, word, page)
+        return self.send("Dispute", "pickWord", game, position, word, page)
 
     def reveal_partials(self, game: GameId, position: bytes, partials: bytes) -> Receipt:
-        return self._send("Dispute", "revealPartials", game, position, partials)
+        return self.send("Dispute", "revealPartials", game, position, partials)
 
     def pick_partial(self, game: GameId, position: bytes, piece: int, partials: bytes) -> Receipt:
-        return self._send("Dispute", "pickPartial", game, position, piece, partials)
+        return self.send("Dispute", "pickPartial", game, position, piece, partials)
 
     def prove(
         self, game: GameId, position: bytes, header: ProgramLeaf, nest: ProgramLeaf,
@@ -451,30 +470,30 @@ class Web3Chain:
         leaves = (records.leaf_fields(header), records.leaf_fields(nest))
         opened = [records.page_fields(page) for page in pages]
         proofs = [records.value_fields(value) for value in values]
-        return self._send("Dispute", "prove", game, position, *leaves, proofs, opened)
+        return self.send("Dispute", "prove", game, position, *leaves, proofs, opened)
 
     def prove_next(self, game: GameId, position: bytes, header: ProgramLeaf, value: ValueProof) -> Receipt:
         fields = (records.leaf_fields(header), records.value_fields(value))
-        return self._send("Dispute", "proveNext", game, position, *fields)
+        return self.send("Dispute", "proveNext", game, position, *fields)
 
     def prove_invalid_nest(
         self, game: GameId, position: bytes, header: ProgramLeaf, index: int, nest: ProgramLeaf,
         read: int, producer: ProgramLeaf,
     ) -> Receipt:  # fmt: skip
         leaf, broken, source = map(records.leaf_fields, (header, nest, producer))
-        return self._send("Dispute", "proveInvalidNest", game, position, leaf, index, broken, read, source)
+        return self.send("Dispute", "proveInvalidNest", game, position, leaf, index, broken, read, source)
 
     def prove_invalid_header(
         self, game: GameId, position: bytes, header: ProgramLeaf, tensor: int, producer: ProgramLeaf
     ) -> Receipt:
         leaf, source = map(records.leaf_fields, (header, producer))
-        return self._send("Dispute", "proveInvalidHeader", game, position, leaf, tensor, source)
+        return self.send("Dispute", "proveInvalidHeader", game, position, leaf, tensor, source)
 
     def timeout(self, game: GameId) -> Receipt:
-        return self._send("Dispute", "timeout", game)
+        return self.send("Dispute", "timeout", game)
 
     def close(self, game: GameId) -> Receipt:
-        return self._send("Dispute", "close", game)
+        return self.send("Dispute", "close", game)
 
 
 def _number_in(receipt: Receipt, event: str, field: str) -> int:

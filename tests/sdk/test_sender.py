@@ -25,7 +25,7 @@ def key(devnet: Devnet, request: pytest.FixtureRequest) -> str:
     key: str = "0x" + request.node.name.encode().hex().rjust(64, "0")[-64:]
     chain = Web3Chain(devnet.rpc, devnet.deployment, key)
     devnet.fund(chain.address, 10**6)
-    chain._approve(devnet.deployment.stake, 10**9)
+    chain.approve(devnet.deployment.stake, 10**9)
     return key
 
 

@@ -221,7 +221,7 @@ def test_a_cid_that_is_none_is_no_cid(buyer: Web3Chain, solver: Web3Chain) -> No
     given, key = posted(buyer)
     claim(solver, given, key)
     what = (given.state.root, list(given.state.group_roots), bytes(32), b"elsewhere")
-    solver._send("Market", "commit", key.job, 0, *what)
+    solver.send("Market", "commit", key.job, 0, *what)
     assert solver.segment(key).cid == ""
     assert solver.segment(key).group_roots == given.state.group_roots
 
