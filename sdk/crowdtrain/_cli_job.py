@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crowdtrain.client import Client, Quote
     from crowdtrain.progress import Progress
 
-__all__ = ["app"]
+__all__ = ["app", "make_quote"]
 
 EXAMPLES = """Examples:
 
@@ -61,7 +61,8 @@ def _client(config: Config, *, read_only: bool = True) -> Client:
     return Client(chain, config.open_store())
 
 
-def _quote(client: Client, bundle: Bundle, options: dict[str, Any]) -> Quote:
+def make_quote(client: Client, bundle: Bundle, options: dict[str, Any]) -> Quote:
+    """The quote that a command's options ask for."""
     stake = options.pop("stake")
     return client.quote(
         bundle.program,
@@ -101,7 +102,7 @@ def quote(
     options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
     times = {"lease": lease, "window": window, "clock": clock}
     checks = {"audits": audits, "audit_share": audit_share}
-    Console().print(_quote(client, load_bundle(folder), {**options, **times, **checks}))
+    Console().print(make_quote(client, load_bundle(folder), {**options, **times, **checks}))
 
 
 @app.command()
@@ -133,7 +134,7 @@ def post(
     options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
     times = {"lease": lease, "window": window, "clock": clock}
     checks = {"audits": audits, "audit_share": audit_share}
-    offer = _quote(client, bundle, {**options, **times, **checks})
+    offer = make_quote(client, bundle, {**options, **times, **checks})
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Pay {offer.escrow} into escrow?", abort=True, err=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crowdtrain.statement import Statement
     from crowdtrain.web3_chain import Web3Chain
 
-__all__ = ["app", "connect", "parse_amount"]
+__all__ = ["account_named", "app", "connect", "parse_address", "parse_amount"]
 
 JOURNALS = Path("~/.crowdtrain/journals")
 EXAMPLES = """Examples:
@@ -29,6 +29,8 @@ crowdtrain wallet balance --keyfile me.json
 crowdtrain wallet deposit 5e18 --keyfile me.json
 
 crowdtrain wallet enroll 5e18 --keyfile me.json
+
+crowdtrain wallet claim --keyfile me.json
 
 crowdtrain wallet explain --keyfile me.json"""
 
@@ -50,6 +52,24 @@ def parse_amount(text: str) -> int:
     if not amount.is_finite() or amount < 0 or amount >= 2**128 or amount != int(amount):
         raise ConfigError(f"{text} must be a whole number of token units, not negative")
     return int(amount)
+
+
+def parse_address(text: str) -> Address:
+    """An address, with its checksum. Raises ConfigError."""
+    from eth_utils.address import is_address, to_checksum_address
+
+    from crowdtrain.chain import Address
+
+    if not is_address(text):
+        raise ConfigError(f"{text} is not an address")
+    return Address(to_checksum_address(text))
+
+
+def account_named(account: str | None, config: Config) -> Address:
+    """The account that is named, or else the key's own. Raises ConfigError."""
+    from crowdtrain._sender import account_of
+
+    return parse_address(account or account_of(config.private_key()).address)
 
 
 def connect(config: Config) -> Web3Chain:
@@ -91,7 +111,7 @@ def balance(
 ) -> None:
     """Prints what an account has: tokens, stake, what the Market owes it, and ether for gas."""
     config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
-    whose, chain = _whose(account, config), config.connect(read_only=True)
+    whose, chain = account_named(account, config), config.connect(read_only=True)
     free, locked = chain.stake(whose)
     _print_table(
         whose,
@@ -104,18 +124,6 @@ def balance(
         ("the protocol's own tokens", chain.reward_tokens(whose)),
         ("wei for gas", chain.node.balance(whose)),
     )
-
-
-def _whose(account: str | None, config: Config) -> Address:
-    """The account that is named, or else the key's own. Raises ConfigError."""
-    from eth_utils.address import is_address, to_checksum_address
-
-    from crowdtrain._sender import account_of
-    from crowdtrain.chain import Address
-
-    if account is not None and not is_address(account):
-        raise ConfigError(f"{account} is not an address")
-    return Address(to_checksum_address(account or account_of(config.private_key()).address))
 
 
 def _print_table(title: str, *rows: tuple[str, int]) -> None:
@@ -195,7 +203,7 @@ def record(
     from dataclasses import asdict
 
     config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
-    whose, chain = _whose(account, config), config.connect(read_only=True)
+    whose, chain = account_named(account, config), config.connect(read_only=True)
     names = {
         "settled": "segments settled",
         "overturned": "overturned by a dispute",
@@ -216,6 +224,39 @@ def record(
     )
 
 
+# ---------------------------------------------------------------- rewards
+
+
+@app.command()
+def rewards(
+    account: Account = None, rpc: Rpc = None, deployment: Deployed = None, keyfile: Key = None
+) -> None:
+    """Prints what an account's settled work, audits and jobs earned of the protocol's own token."""
+    config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
+    whose, chain = account_named(account, config), config.connect(read_only=True)
+    running = chain.epoch()
+    over = [(epoch, chain.rewards(epoch, whose)) for epoch in range(running)]
+    _print_table(
+        whose,
+        *((f"epoch {epoch}, to claim", amount) for epoch, amount in over if amount),
+        (f"epoch {running}, so far: it is running", chain.rewards(running, whose)),
+        ("the protocol's own tokens", chain.reward_tokens(whose)),
+    )
+
+
+@app.command()
+def claim(account: Account = None, rpc: Rpc = None, deployment: Deployed = None, keyfile: Key = None) -> None:
+    """Claims an account's rewards of all epochs that are over. Anybody may."""
+    config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
+    whose, chain = account_named(account, config), connect(config)
+    due = [epoch for epoch in range(chain.epoch()) if chain.rewards(epoch, whose)]
+    for epoch in due:
+        amount = chain.rewards(epoch, whose)
+        typer.echo(f"{chain.collect_rewards(epoch, whose).transaction}  epoch {epoch}: {amount}")
+    if not due:
+        typer.echo("nothing is due")
+
+
 # ---------------------------------------------------------------- explain
 
 
@@ -233,7 +274,7 @@ def explain(
     from crowdtrain.statement import statement
 
     config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
-    told = statement(config.connect(read_only=True), _whose(account, config))
+    told = statement(config.connect(read_only=True), account_named(account, config))
     if as_json:
         typer.echo(json.dumps(told.plain(), indent=1))
     else:

@@ -1,0 +1,131 @@
+"""``crowdtrain crowdfund`` and rewards, against a real chain and a real gateway."""
+
+from __future__ import annotations
+
+import pytest
+from crowdtrain import cli
+from crowdtrain._errors import ConfigError, CrowdtrainError
+from crowdtrain._sender import account_of
+from crowdtrain.chain import Address, JobId, SegmentKey
+from crowdtrain.crowdfund import GRACE
+from crowdtrain.devnet import Devnet
+from crowdtrain.web3_chain import Web3Chain
+from crowdtrain.web3_crowdfund import Web3Campaigns
+from crowdtrain_engine.trace import trace_root
+from sdk.test_cli import GIVEN, TERMS, bundle, environment, gateway, run
+from small_jobs import claim, commit, replay
+from typer.testing import CliRunner
+
+__all__ = ["bundle", "environment", "gateway"]  # fixtures
+
+EPOCH = 30 * 24 * 3600
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def create(bundle: str, name: str, *more: str) -> str:
+    return run("crowdfund", "create", bundle, "--name", name, "--symbol", "P", *TERMS, "--yes", *more).strip()
+
+
+def test_a_model_is_funded_and_owned_from_the_command_line(devnet: Devnet, bundle: str) -> None:
+    address = create(bundle, "[red]Per\x1b[2Jceptron", "--days", "1")
+    assert address in run("crowdfund", "list").split()
+    shown = run("crowdfund", "status", address)
+    assert "[red]Per?[2Jceptron (P)" in shown
+    assert "0 of 300 (0.0 %)" in shown
+    assert "backers 50 %, solvers 40 %, auditors 10 %" in shown
+    assert "pledged 200" in run("crowdfund", "pledge", address, "200", "--yes")
+    assert "200 of 300 (66.7 %)" in run("crowdfund", "status", address)
+    with pytest.raises(CrowdtrainError, match="WrongStage"):
+        run("crowdfund", "launch", address)
+    assert "pledged 100" in run("crowdfund", "pledge", address, "1e3", "--yes")
+    job = JobId(int(run("crowdfund", "launch", address)))
+    assert f"{job}: 0 of 2 segments settled" in run("crowdfund", "status", address)
+
+    solver = Web3Chain(devnet.rpc, devnet.deployment, devnet.keys[1])
+    solver.deposit(1000)
+    for index in range(2):
+        key, done = SegmentKey(job, index), replay(GIVEN, index)
+        claim(solver, GIVEN, key)
+        commit(solver, GIVEN, key, done)
+        devnet.advance(31)
+        solver.settle(key, GIVEN.plan.segments[index], trace_root(done.trace))
+    assert "segments credited: 0, 1" in run("crowdfund", "credit", address)
+    assert "segments credited: none" in run("crowdfund", "credit", address)
+    assert "Returned 100" in run("crowdfund", "finish", address)
+    assert "IncomePaid 500000" in run("crowdfund", "income", address, "5e5")
+    mine = words(run("crowdfund", "shares", address))
+    assert "shares to claim │ 50.0000 % of the model" in mine
+    assert "came back, to claim │ 100" in mine
+    told = run("crowdfund", "claim", address)
+    assert "SharesClaimed 500000000000000000000000" in told
+    assert "ReturnClaimed 100" in told
+    assert "IncomeClaimed 277777" in told  # five ninths: nobody audited
+    assert "nothing is due" in run("crowdfund", "claim", address)
+    other = words(run("crowdfund", "shares", address, solver.address))
+    assert "income to claim │ 222,222" in other
+    assert "40.0000 % of the model" in other
+
+
+def test_a_failed_campaign_refunds_from_the_command_line(devnet: Devnet, bundle: str) -> None:
+    address = create(bundle, "Nobody cares", "--days", "1")
+    run("crowdfund", "pledge", address, "7", "--yes")
+    with pytest.raises(CrowdtrainError, match="WrongStage"):
+        run("crowdfund", "refund", address)
+    devnet.advance(GRACE)
+    assert "PledgeRefunded 7" in run("crowdfund", "refund", address)
+    assert "failed" in run("crowdfund", "status", address)
+
+
+def test_rewards_from_the_command_line(devnet: Devnet, bundle: str) -> None:
+    me = Address(account_of(devnet.keys[0]).address)
+    number = run("job", "post", bundle, *TERMS, "--yes").strip()
+    solver = Web3Chain(devnet.rpc, devnet.deployment, devnet.keys[1])
+    solver.deposit(1000)
+    key, done = SegmentKey(JobId(int(number)), 0), replay(GIVEN, 0)
+    claim(solver, GIVEN, key)
+    commit(solver, GIVEN, key, done)
+    devnet.advance(31)
+    solver.settle(key, GIVEN.plan.segments[0], trace_root(done.trace))
+    # the fee of 100 is 2: too little for the buyer's 15 percent of it, 1 for the solver
+    assert "so far: it is running" in run("wallet", "rewards", solver.address)
+    devnet.advance(EPOCH)
+    assert f"epoch {solver.epoch() - 1}: " in run("wallet", "claim", solver.address)
+    assert solver.reward_tokens(solver.address) > 0
+    assert "nothing is due" in run("wallet", "claim", me)
+
+
+def test_pledging_asks_first_and_checks(devnet: Devnet, bundle: str) -> None:
+    address = create(bundle, "Asked", "--days", "1")
+    done = CliRunner().invoke(cli.app, ["crowdfund", "pledge", address, "5"], input="n\n")
+    assert done.exit_code == 1
+    assert "Pledge 5?" in done.stderr
+    campaigns = Web3Campaigns(Web3Chain(devnet.rpc, devnet.deployment))
+    assert campaigns.campaign(Address(address)).raised == 0
+    with pytest.raises(ConfigError, match="not an address"):
+        run("crowdfund", "status", "0x12")
+    with pytest.raises(CrowdtrainError, match="UnknownCampaign"):
+        run("crowdfund", "status", devnet.deployment.market)
+
+
+def test_every_command_explains_itself() -> None:
+    for name in [
+        "create",
+        "list",
+        "status",
+        "pledge",
+        "launch",
+        "refund",
+        "credit",
+        "finish",
+        "income",
+        "claim",
+        "shares",
+    ]:
+        assert "Usage" in run("crowdfund", name, "--help")
+    assert "Example" in run("crowdfund", "--help")
+    for name in ("rewards", "claim"):
+        assert "Usage" in run("wallet", name, "--help")
