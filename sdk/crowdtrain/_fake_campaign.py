@@ -12,7 +12,7 @@ from eth_utils.address import to_checksum_address
 
 from crowdtrain import _fake_emission as emission
 from crowdtrain import _fake_market as market
-from crowdtrain._fake_world import MARKET, STAKE, RevertedError, World, require, revert
+from crowdtrain._fake_world import RevertedError, World, require, revert
 from crowdtrain.chain import WHOLE, Address, JobId, SegmentKey, SegmentSpec, SegmentState
 from crowdtrain.crowdfund import GRACE, SHARES, Campaign, CampaignTerms, Holding, Stage, shares_of
 from crowdtrain.plan import leaf
@@ -196,7 +196,7 @@ def pledge(world: World, sender: Address, address: Address, amount: int) -> int:
     raised = c.raised + taken
     pledges = {**c.pledges, sender: c.pledges.get(sender, 0) + taken}
     world.campaigns[address] = replace(c, raised=raised, pledges=pledges)
-    world.emit("Campaign", "Pledged", backer=sender, amount=taken, raised=raised)
+    world.emit("Campaign", "Pledged", campaign=address, backer=sender, amount=taken, raised=raised)
     world.pay(sender, address, taken)
     return taken
 
@@ -206,7 +206,7 @@ def refund(world: World, sender: Address, address: Address, backer: Address) -> 
     amount = c.pledges.get(backer, 0)
     require(amount > 0, "NothingDue", account=backer)
     world.campaigns[address] = replace(c, pledges={**c.pledges, backer: 0})
-    world.emit("Campaign", "PledgeRefunded", backer=backer, amount=amount)
+    world.emit("Campaign", "PledgeRefunded", campaign=address, backer=backer, amount=amount)
     world.pay(address, backer, amount)
 
 
@@ -218,7 +218,9 @@ def launch(world: World, sender: Address, address: Address) -> JobId:
     if c.terms.backers:
         launched = launched.give(address, SHARES * c.terms.backers // WHOLE)
     world.campaigns[address] = launched
-    world.emit("Campaign", "Launched", job=job, escrow=terms.escrow, deadline=terms.deadline)
+    world.emit(
+        "Campaign", "Launched", campaign=address, job=job, escrow=terms.escrow, deadline=terms.deadline
+    )
     return job
 
 
@@ -231,7 +233,7 @@ def claim_shares(world: World, sender: Address, address: Address, backer: Addres
     require(pledged > 0 and backer not in c.claimed, "NothingDue", account=backer)
     shares = shares_of(c.terms, pledged)
     world.campaigns[address] = replace(c.give(backer, shares, kept=True), claimed=c.claimed | {backer})
-    world.emit("Campaign", "SharesClaimed", backer=backer, shares=shares)
+    world.emit("Campaign", "SharesClaimed", campaign=address, backer=backer, shares=shares)
 
 
 def credit(world: World, sender: Address, address: Address, index: int, spec: SegmentSpec) -> None:
@@ -253,8 +255,8 @@ def credit(world: World, sender: Address, address: Address, index: int, spec: Se
         c = c.give(auditor, auditor_shares)
     world.campaigns[address] = c
     world.emit(
-        "Campaign", "Credited", segment=index, solver=segment.solver, steps=steps, solverShares=solver_shares,
-        auditorShares=auditor_shares, auditors=auditors,
+        "Campaign", "Credited", campaign=address, segment=index, solver=segment.solver, steps=steps,
+        solverShares=solver_shares, auditorShares=auditor_shares, auditors=auditors,
     )  # fmt: skip
 
 
@@ -276,16 +278,18 @@ def finish(world: World, sender: Address, address: Address) -> None:
     assert c.job is not None
     with suppress(RevertedError):  # where nothing is to be refunded, something may be owed all the same
         market.refund(world, address, c.job)
-    owed, free = world.owed.pop(address, 0), world.free.pop(address, 0)
+    owed, free = world.owed.get(address, 0), world.free.get(address, 0)
     require(owed + free > 0, "NothingReturned")
     if c.terms.goal == 0:
         c = replace(c, income=c.income.add(owed + free, c.supply))
     else:
         c = replace(c, returned=c.returned + owed + free)
     world.campaigns[address] = c
-    world.emit("Campaign", "Returned", amount=owed + free)
-    world.pay(MARKET, address, owed)
-    world.pay(STAKE, address, free)
+    world.emit("Campaign", "Returned", campaign=address, amount=owed + free)
+    if owed:
+        market.withdraw(world, address)
+    if free:
+        world.withdraw_stake(address, free)
 
 
 def claim_return(world: World, sender: Address, address: Address, backer: Address) -> None:
@@ -293,14 +297,14 @@ def claim_return(world: World, sender: Address, address: Address, backer: Addres
     amount = _return_of(c, backer)
     require(amount > 0, "NothingDue", account=backer)
     world.campaigns[address] = replace(c, taken={**c.taken, backer: c.taken.get(backer, 0) + amount})
-    world.emit("Campaign", "ReturnClaimed", backer=backer, amount=amount)
+    world.emit("Campaign", "ReturnClaimed", campaign=address, backer=backer, amount=amount)
     world.pay(address, backer, amount)
 
 
 def pay_income(world: World, sender: Address, address: Address, amount: int) -> None:
     c = record_of(world, address)
     world.campaigns[address] = replace(c, income=c.income.add(amount, c.supply))
-    world.emit("Campaign", "IncomePaid", payer=sender, amount=amount)
+    world.emit("Campaign", "IncomePaid", campaign=address, payer=sender, amount=amount)
     world.pay(sender, address, amount)
 
 
@@ -309,7 +313,7 @@ def claim_income(world: World, sender: Address, address: Address) -> None:
     amount, income = c.income.take(sender, c.balance(sender))
     require(amount > 0, "NothingDue", account=sender)
     world.campaigns[address] = replace(c, income=income)
-    world.emit("Campaign", "IncomeClaimed", holder=sender, amount=amount)
+    world.emit("Campaign", "IncomeClaimed", campaign=address, holder=sender, amount=amount)
     world.pay(address, sender, amount)
 
 
@@ -321,7 +325,7 @@ def collect_rewards(world: World, sender: Address, address: Address, epoch: int)
     require(amount > 0, "NothingDue", account=address)
     rewards = c.rewards.add(amount, c.supply)
     world.campaigns[address] = replace(c, rewards=rewards, rewards_held=c.rewards_held + amount)
-    world.emit("Campaign", "RewardsCollected", amount=amount)
+    world.emit("Campaign", "RewardsCollected", campaign=address, amount=amount)
 
 
 def claim_rewards(world: World, sender: Address, address: Address) -> None:
@@ -331,4 +335,4 @@ def claim_rewards(world: World, sender: Address, address: Address) -> None:
     world.campaigns[address] = replace(c, rewards=rewards, rewards_held=c.rewards_held - amount)
     world.rewards[address] -= amount
     world.rewards[sender] = world.rewards.get(sender, 0) + amount
-    world.emit("Campaign", "RewardsClaimed", holder=sender, amount=amount)
+    world.emit("Campaign", "RewardsClaimed", campaign=address, holder=sender, amount=amount)

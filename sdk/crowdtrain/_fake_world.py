@@ -156,6 +156,12 @@ class World:
         require(amount <= free, "InsufficientFree", account=account, free=free, needed=amount)
         self.free[account] = free - amount
 
+    def withdraw_stake(self, account: Address, amount: int) -> None:
+        """Pays free stake back."""
+        self.take_free(account, amount)
+        self.pay(STAKE, account, amount)
+        self.emit("Stake", "Withdrawn", account=account, amount=amount)
+
     def lock(self, account: Address, amount: int) -> None:
         """Moves free stake to locked."""
         self.take_free(account, amount)

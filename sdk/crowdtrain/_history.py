@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from crowdtrain import _abi
@@ -95,6 +95,13 @@ class History:
         got = self._forward(money, [topic, None, who], first, last)
         found = {(event.block, event.transaction, event.index): event for event in [*sent, *got]}
         return [found[place] for place in sorted(found, key=lambda place: (place[0], place[2]))]
+
+    def campaign_events(self, campaign: str, account: str | None, first: int, last: int) -> list[ChainEvent]:
+        """Events of a campaign, or those that name an account, with the campaign's address."""
+        self.follow(campaign, "Campaign")
+        topics = [] if account is None else [None, _topic(int(account, 16))]
+        events = self._forward([campaign], topics, first, last)
+        return [replace(event, fields={**event.fields, "campaign": campaign}) for event in events]
 
     def auditors(self, block: int) -> tuple[str, ...]:
         """All accounts that enrolled up to a block, in the order in which they did."""

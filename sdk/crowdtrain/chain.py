@@ -402,6 +402,10 @@ class Chain(Protocol):
     def transfers(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
         """Events ``Transfer`` of the token, from or to an account, in these blocks, in order."""
 
+    def campaign_events(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
+        """Events of campaigns that name an account, or of the account if it is one, in order. The field ``campaign``
+        is the campaign's address."""
+
     def stake(self, account: Address) -> tuple[int, int]:
         """Free and locked stake, token units."""
 

@@ -41,6 +41,8 @@ from crowdtrain.crowdfund import Campaign, CampaignTerms, Holding
 __all__ = ["FakeCampaigns", "FakeChain"]
 
 T = TypeVar("T")
+_APART = ("Crowdfund", "Campaign")
+"""contracts whose events are given when they are asked for"""
 _SHOWN = {"TraceRevealed": "checkpoints", "StatesRevealed": "states", "ChildrenRevealed": "children"}
 
 
@@ -134,6 +136,9 @@ class FakeChain:
         return replace(record, history=history)
 
     def events(self, first_block: int, last_block: int) -> list[ChainEvent]:
+        return [event for event in self._between(first_block, last_block) if event.contract not in _APART]
+
+    def _between(self, first_block: int, last_block: int) -> list[ChainEvent]:
         return [event for event in self._world.events if first_block <= event.block <= last_block]
 
     def transfers(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
@@ -142,6 +147,13 @@ class FakeChain:
             for event in self._world.transfers
             if first_block <= event.block <= last_block
             and account in (event.fields["from"], event.fields["to"])
+        ]
+
+    def campaign_events(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
+        return [
+            event
+            for event in self._between(first_block, last_block)
+            if event.contract == "Campaign" and account in event.fields.values()
         ]
 
     def stake(self, account: Address) -> tuple[int, int]:
@@ -202,7 +214,7 @@ class FakeChain:
         return self._send("deposit", _deposit, amount)[1]
 
     def withdraw_stake(self, amount: int) -> Receipt:
-        return self._send("withdraw_stake", _withdraw_stake, amount)[1]
+        return self._send("withdraw_stake", World.withdraw_stake, amount)[1]
 
     def withdraw(self) -> Receipt:
         return self._send("withdraw", market.withdraw)[1]
@@ -421,9 +433,3 @@ def _deposit(world: World, sender: Address, amount: int) -> None:
     world.pay(sender, STAKE, amount)
     world.free[sender] = world.free.get(sender, 0) + amount
     world.emit("Stake", "Deposited", account=sender, amount=amount)
-
-
-def _withdraw_stake(world: World, sender: Address, amount: int) -> None:
-    world.take_free(sender, amount)
-    world.pay(STAKE, sender, amount)
-    world.emit("Stake", "Withdrawn", account=sender, amount=amount)

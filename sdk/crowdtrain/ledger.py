@@ -39,6 +39,8 @@ class Kind(enum.StrEnum):
     UNLOCK = "unlock"
     WITHDRAWAL = "withdrawal"
     REWARD = "reward"
+    PLEDGE = "pledge"
+    INCOME = "income"
     TRANSFER = "transfer"
 
 
@@ -261,6 +263,18 @@ def _rewarded(f: Fields, before: Before) -> Iterator[Entry]:
     yield _entry(f["account"], Kind.REWARD, f"reward for epoch {f['epoch']}", rewards=f["amount"])
 
 
+def _between(f: Fields, whose: str, kind: Kind, cause: str, amount: int) -> Iterator[Entry]:
+    """Tokens that an account got of a campaign, or, if the amount is negative, gave it."""
+    yield _entry(f[whose], kind, f"{cause} campaign {f['campaign']}", tokens=amount)
+    yield _entry(f["campaign"], kind, f"{cause} this campaign", tokens=-amount)
+
+
+def _shares_rewarded(f: Fields, before: Before) -> Iterator[Entry]:
+    cause = f"rewards of shares in campaign {f['campaign']}"
+    yield _entry(f["holder"], Kind.REWARD, cause, rewards=f["amount"])
+    yield _entry(f["campaign"], Kind.REWARD, "rewards paid to holders", rewards=-f["amount"])
+
+
 _MOVERS: Mapping[tuple[str, str], Callable[[Fields, Before], Iterator[Entry]]] = {
     ("Market", "Posted"): _posted,
     ("Market", "Settled"): _settled,
@@ -273,4 +287,18 @@ _MOVERS: Mapping[tuple[str, str], Callable[[Fields, Before], Iterator[Entry]]] =
     ("Stake", "Unlocked"): _unlocked,
     ("Stake", "Slashed"): _slashed,
     ("Emission", "Claimed"): _rewarded,
+    ("Campaign", "Pledged"): lambda f, _: _between(f, "backer", Kind.PLEDGE, "pledged to", -f["amount"]),
+    ("Campaign", "PledgeRefunded"): lambda f, _: _between(
+        f, "backer", Kind.REFUND, "pledge back from", f["amount"]
+    ),
+    ("Campaign", "ReturnClaimed"): lambda f, _: _between(
+        f, "backer", Kind.REFUND, "not needed by the job of", f["amount"]
+    ),
+    ("Campaign", "IncomePaid"): lambda f, _: _between(
+        f, "payer", Kind.INCOME, "income paid to", -f["amount"]
+    ),
+    ("Campaign", "IncomeClaimed"): lambda f, _: _between(
+        f, "holder", Kind.INCOME, "income of shares in", f["amount"]
+    ),
+    ("Campaign", "RewardsClaimed"): _shares_rewarded,
 }

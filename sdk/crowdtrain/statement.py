@@ -122,6 +122,7 @@ def statement(chain: Chain, account: Address) -> Statement:
     for _ in range(_TRIES):
         head = chain.head()
         events += chain.events(first, head[0])
+        events += chain.campaign_events(account, first, head[0])
         transfers += chain.transfers(account, first, head[0])
         first, now = head[0] + 1, Balance.of(chain, account)
         if chain.head() == head:
@@ -138,7 +139,8 @@ def _entries(account: Address, events: list[ChainEvent], transfers: list[ChainEv
         for event in events
         if event.name == "Challenged"
     }
-    own = [entry for entry in moves(events) if entry.account == account]
+    ordered = sorted(events, key=lambda event: (event.block, event.index))
+    own = [entry for entry in moves(ordered) if entry.account == account]
     own += _others(account, own, transfers)
     for i, entry in enumerate(own):
         if entry.job is None and entry.game in places:

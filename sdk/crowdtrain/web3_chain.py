@@ -202,6 +202,24 @@ class Web3Chain:
         """See :class:`crowdtrain.chain.Chain`."""
         return self._history.transfers(account, first_block, last_block)
 
+    def campaign_events(self, account: Address, first_block: int, last_block: int) -> list[ChainEvent]:
+        """See :class:`crowdtrain.chain.Chain`: of campaigns to or from which the account sent or got tokens."""
+        if self.is_campaign(account):
+            return self._history.campaign_events(account, None, first_block, last_block)
+        transfers = self.transfers(account, first_block, last_block)
+        others = {str(event.fields[end]) for event in transfers for end in ("from", "to")} - {account}
+        found = [
+            event
+            for other in sorted(others)
+            if self.is_campaign(Address(other))
+            for event in self._history.campaign_events(other, account, first_block, last_block)
+        ]
+        return sorted(found, key=lambda event: (event.block, event.index))
+
+    def is_campaign(self, address: Address) -> bool:
+        """Whether Crowdfund made the contract at an address."""
+        return bool(self.read("Crowdfund", "isCampaign", address)[0])
+
     def stake(self, account: Address) -> tuple[int, int]:
         free, locked = self.read("Stake", "balances", account)
         return free, locked

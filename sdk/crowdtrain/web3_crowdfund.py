@@ -85,8 +85,7 @@ class Web3Campaigns:
     def _check(self, address: Address) -> Address:
         """Refuses what is no campaign: any contract could pretend to be one."""
         if address not in self._known:
-            (known,) = self._chain.read("Crowdfund", "isCampaign", address)
-            if not known:
+            if not self._chain.is_campaign(address):
                 raise Refused("campaign", "UnknownCampaign", {"campaign": address})
             self._know(address)
         return address

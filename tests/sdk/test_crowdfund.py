@@ -13,6 +13,8 @@ from crowdtrain.client import Client, Quote
 from crowdtrain.crowdfund import GRACE, SHARES, Campaigns, Crowdfunding, Stage, shares_of
 from crowdtrain.devnet import Devnet
 from crowdtrain.fakes import FakeCampaigns, FakeChain
+from crowdtrain.ledger import Kind
+from crowdtrain.statement import statement
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain.web3_crowdfund import Web3Campaigns
 from crowdtrain_engine.trace import seal, trace_root
@@ -280,3 +282,42 @@ def test_files_that_contradict_the_terms_are_found(crowd: Crowd) -> None:
     wrong, _ = organiser.create(replace(good.terms, name=name, job=job), good.manifest)
     with pytest.raises(PlanError, match="plan root"):
         crowd.of("ada").check(wrong)
+
+
+def test_every_unit_has_a_cause(crowd: Crowd) -> None:
+    before = {name: crowd.chain("ada").head()[0] for name in NAMES}
+    failed = crowd.create()
+    crowd.fund(failed, ada=500)
+    crowd.advance(WEEK + 2)
+    crowd.people["stranger"].refund(failed, crowd.who("ada"))
+    address = crowd.create()
+    crowd.fund(address, ada=2 * PRICE, ben=PRICE)
+    crowd.train(crowd.launch(address))
+    crowd.of("stranger").credit(address)
+    crowd.people["ada"].finish(address)
+    crowd.people["stranger"].pay_income(address, 9000)
+    crowd.advance(EPOCH + 1)
+    for name in ("ada", "solver"):
+        crowd.of(name).claim(address)
+
+    told = statement(crowd.chain("stranger"), crowd.who("ada"))
+    told.check()
+    lines = [line.entry for line in told.lines if line.entry.block > before["ada"]]
+    income = 9000 * 5 // 9  # of half of the shares, as nobody audited
+    assert [(entry.kind, entry.tokens) for entry in lines if entry.tokens] == [
+        (Kind.PLEDGE, -500),
+        (Kind.REFUND, 500),
+        (Kind.PLEDGE, -2 * PRICE),
+        (Kind.REFUND, 2 * PRICE // 3),
+        (Kind.INCOME, income * 2 // 3),
+    ]
+    assert [entry.rewards > 0 for entry in lines if entry.rewards] == [True]
+    assert all(failed in entry.cause or address in entry.cause for entry in lines)
+
+    # the campaign itself: what it took in, its escrow, and what it gave out
+    told = statement(crowd.chain("stranger"), address)
+    told.check()
+    kinds = [line.entry.kind for line in told.lines if line.entry.amount]
+    assert kinds.count(Kind.PLEDGE) == 2
+    assert kinds.count(Kind.ESCROW) == 1
+    assert kinds.count(Kind.TRANSFER) == 0
