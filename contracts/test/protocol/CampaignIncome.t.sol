@@ -227,18 +227,6 @@ contract CampaignIncomeTest is CampaignFixture {
         campaign.collectRewards(0);
     }
 
-    function test_gas_of_transfers() external {
-        claimAllShares();
-        payIncome(stranger, 1000);
-        accrueFees(10_000);
-        campaign.collectRewards(0);
-        vm.prank(ada);
-        shares.transfer(stranger, 1);
-        uint256 total = lastGas();
-        log("the dearest transfer", total);
-        assertLe(total, 250_000, "gas");
-    }
-
     // ---------------------------------------------------------------- helpers
 
     function accrueFees(uint256 fee) private {

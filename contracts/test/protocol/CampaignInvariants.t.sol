@@ -77,6 +77,7 @@ contract CampaignInvariantsTest is Test {
     function afterInvariant() external {
         backers.exitAll();
         backers.checkAll();
+        backers.checkEmission();
         backers.checkOnlyDustIsLeft();
     }
 
@@ -108,6 +109,7 @@ contract CampaignInvariantsTest is Test {
                 act(uint256(keccak256(abi.encode(round, i))));
             }
             backers.checkAll();
+            backers.checkEmission();
             for (uint256 i = 0; i < deeds.length; ++i) {
                 times[i] += backers.done(deeds[i]);
             }

@@ -172,19 +172,6 @@ contract CampaignPledgesTest is CampaignFixture {
         assertEq(JobId.unwrap(campaign.job()), 3, "job");
     }
 
-    function test_gas_of_pledging_and_launching() external {
-        equip(ada, GOAL);
-        vm.prank(ada);
-        campaign.pledge(GOAL);
-        uint256 pledging = lastGas();
-        campaign.launch();
-        uint256 launching = lastGas();
-        log("pledge", pledging);
-        log("launch", launching);
-        assertLe(pledging, 150_000, "pledge");
-        assertLe(launching, 700_000, "launch");
-    }
-
     // ---------------------------------------------------------------- helpers
 
     function assertStage(Stage stage) private view {

@@ -3,15 +3,12 @@ pragma solidity ^0.8.28;
 
 import {CampaignTerms, ICampaign} from "../../interfaces/ICampaign.sol";
 import {SegmentSpec} from "../../interfaces/IMarket.sol";
-import {Seal} from "../../types/Ids.sol";
 import {CampaignFixture} from "./support/CampaignFixture.sol";
 
 /// credit, finish and claimReturn: what follows from the job.
 contract CampaignSharesTest is CampaignFixture {
     uint256 private constant SOLVERS = SHARES * 4 / 10;
     uint256 private constant AUDITORS = SHARES / 10;
-    /// Seats where four auditors are expected.
-    uint256 private constant SEATS = 10;
 
     function setUp() public override {
         super.setUp();
@@ -84,28 +81,6 @@ contract CampaignSharesTest is CampaignFixture {
         assertEq(shares.balanceOf(auditors[1]), AUDITORS / 8, "second");
         assertEq(shares.balanceOf(auditors[2]), 0, "wrong");
         assertEq(shares.balanceOf(solver), SOLVERS / 4, "solver");
-    }
-
-    /// As many as there are seats for, after income and rewards, each new to the campaign.
-    function test_gas_of_crediting_most_auditors() external {
-        useAudited();
-        address[] memory auditors = enrollMany(3 * SEATS);
-        deliver(solver, 0);
-        vm.roll(vm.getBlockNumber() + 2);
-        address[] memory drawn = drawMost(auditors);
-        for (uint256 i = 0; i < SEATS; ++i) {
-            attest(drawn[i], 0);
-        }
-        pass(WINDOW + 1);
-        settle(0);
-        payIncome(stranger, 1000);
-        pass(EPOCH);
-        campaign.collectRewards(0);
-        campaign.credit(0, spec(0));
-        uint256 total = lastGas();
-        log("credit with most auditors", total);
-        assertLe(total, 2 ** 22, "gas");
-        assertEq(shares.balanceOf(drawn[SEATS - 1]), AUDITORS / 4 / SEATS, "auditor");
     }
 
     /// A plan of more steps than the terms say gives no more shares than there are.
@@ -241,54 +216,8 @@ contract CampaignSharesTest is CampaignFixture {
 
     // ---------------------------------------------------------------- helpers
 
-    function finishSegment(uint32 segment) private {
-        deliver(solver, segment);
-        pass(WINDOW + 1);
-        settle(segment);
-    }
-
     function refusesToCredit(uint32 segment, SegmentSpec memory s) private {
         vm.expectRevert(abi.encodeWithSelector(ICampaign.NotSettled.selector, segment));
         campaign.credit(segment, s);
-    }
-
-    /// A campaign whose job asks for as many auditors as it can.
-    function useAudited() private {
-        CampaignTerms memory t = campaignTerms();
-        t.job.auditRate = 40_000;
-        use(newCampaign(t));
-        launchFunded();
-    }
-
-    function enrollMany(uint256 count) private returns (address[] memory auditors) {
-        auditors = new address[](count);
-        for (uint256 i = 0; i < count; ++i) {
-            auditors[i] = vm.addr(500 + i);
-            fund(auditors[i], 100);
-            deposit(auditors[i], 100);
-            vm.prank(auditors[i]);
-            audit.enroll(100);
-        }
-        vm.roll(vm.getBlockNumber() + 1);
-    }
-
-    /// Finds a block hash that draws as many as there are seats.
-    function drawMost(address[] memory auditors) private returns (address[] memory drawn) {
-        drawn = new address[](auditors.length);
-        for (uint256 random = 1;; ++random) {
-            vm.setBlockhash(vm.getBlockNumber() - 1, bytes32(random));
-            uint256 count = 0;
-            for (uint256 i = 0; i < auditors.length; ++i) {
-                if (audit.isDrawn(job, 0, 0, auditors[i])) drawn[count++] = auditors[i];
-            }
-            if (count >= SEATS) return drawn;
-        }
-    }
-
-    /// Attests to segment 0 with the trace of segment `trace`.
-    function attest(address account, uint32 trace) private {
-        (Seal seal, Seal attestation) = (sealOf(0, solver), sealOf(trace, account));
-        vm.prank(account);
-        audit.attest(job, 0, 0, seal, attestation);
     }
 }

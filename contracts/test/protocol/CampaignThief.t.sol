@@ -2,10 +2,11 @@
 pragma solidity ^0.8.28;
 
 import {CampaignTerms, ICampaign, Stage} from "../../interfaces/ICampaign.sol";
+import {IMarket, JobTerms} from "../../interfaces/IMarket.sol";
 import {Funds} from "../../libraries/Funds.sol";
 import {CampaignFixture} from "./support/CampaignFixture.sol";
 import {Thief} from "./support/Thief.sol";
-import {BlacklistMoney, FeeMoney, HookMoney, SilentMoney} from "./support/Tokens.sol";
+import {BlacklistMoney, FeeMoney, HookMoney, MeddlingMoney, SilentMoney} from "./support/Tokens.sol";
 
 /// Those who would take more than is theirs, and tokens that are not as they should be.
 contract CampaignThiefTest is CampaignFixture {
@@ -62,6 +63,19 @@ contract CampaignThiefTest is CampaignFixture {
         assertEq(uint8(campaign.stage()), uint8(Stage.Funded), "stage");
         launch();
         assertEq(money.balanceOf(address(market)), GOAL, "escrow");
+    }
+
+    /// Somebody's job that comes between is not taken for the campaign's.
+    function test_a_job_posted_within_the_launch_is_refused() external {
+        MeddlingMoney meddling = new MeddlingMoney();
+        useMoney(meddling);
+        fundAll();
+        JobTerms memory t = terms();
+        t.escrow = 0;
+        meddling.arm(address(market), abi.encodeCall(IMarket.post, (t, CID)));
+        vm.expectRevert(abi.encodeWithSelector(ICampaign.JobMismatch.selector, 1, 2));
+        campaign.launch();
+        assertEq(money.balanceOf(address(campaign)), GOAL, "held");
     }
 
     function test_income_is_paid_once() external {

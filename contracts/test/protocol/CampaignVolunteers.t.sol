@@ -41,9 +41,7 @@ contract CampaignVolunteersTest is CampaignFixture {
         market.forfeit(job, 0, spec(0));
         vm.expectRevert();
         campaign.finish();
-        deliver(solver, 0);
-        pass(WINDOW + 1);
-        settle(0);
+        finishSegment(0);
         campaign.credit(0, spec(0));
         assertEq(campaign.finish(), STAKE / 2, "compensation");
         assertEq(claimIncome(solver), STAKE / 2, "solver");
@@ -55,9 +53,7 @@ contract CampaignVolunteersTest is CampaignFixture {
     function test_there_are_no_pledges_and_no_rewards() external {
         vm.expectRevert();
         campaign.pledge(1);
-        deliver(solver, 0);
-        pass(WINDOW + 1);
-        settle(0);
+        finishSegment(0);
         assertEq(emission.fees(0), 0, "fees");
         assertEq(emission.points(0, solver) + emission.points(0, address(campaign)), 0, "points");
     }

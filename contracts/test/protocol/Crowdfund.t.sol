@@ -125,13 +125,6 @@ contract CrowdfundTest is CampaignFixture {
         this.deployWith(abi.encode(c));
     }
 
-    function test_gas_of_creating() external {
-        newCampaign(volunteerTerms());
-        uint256 total = lastGas();
-        log("create a campaign", total);
-        assertLe(total, 6_000_000, "gas");
-    }
-
     function deployWith(bytes memory arguments) external {
         create("Crowdfund.sol", arguments);
     }

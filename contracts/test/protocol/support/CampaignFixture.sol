@@ -5,6 +5,7 @@ import {Money} from "../../../devnet/Money.sol";
 import {CampaignTerms, Contracts, ICampaign} from "../../../interfaces/ICampaign.sol";
 import {ICrowdfund} from "../../../interfaces/ICrowdfund.sol";
 import {IReferee} from "../../../interfaces/IReferee.sol";
+import {Seal} from "../../../types/Ids.sol";
 import {JobFixture} from "./JobFixture.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
@@ -128,7 +129,37 @@ abstract contract CampaignFixture is JobFixture {
         shares.transfer(to, amount);
     }
 
-    function lastGas() internal view returns (uint256 total) {
-        (, total,,,) = vm.lastCallGas();
+    /// The solver does a segment, and it settles.
+    function finishSegment(uint32 segment) internal {
+        deliver(solver, segment);
+        pass(WINDOW + 1);
+        settle(segment);
+    }
+
+    /// A campaign whose job asks for as many auditors as it can.
+    function useAudited() internal {
+        CampaignTerms memory t = campaignTerms();
+        t.job.auditRate = 40_000;
+        use(newCampaign(t));
+        launchFunded();
+    }
+
+    function enrollMany(uint256 count) internal returns (address[] memory auditors) {
+        auditors = new address[](count);
+        for (uint256 i = 0; i < count; ++i) {
+            auditors[i] = vm.addr(500 + i);
+            fund(auditors[i], 100);
+            deposit(auditors[i], 100);
+            vm.prank(auditors[i]);
+            audit.enroll(100);
+        }
+        vm.roll(vm.getBlockNumber() + 1);
+    }
+
+    /// Attests to segment 0 with the trace of segment `trace`.
+    function attest(address account, uint32 trace) internal {
+        (Seal seal, Seal attestation) = (sealOf(0, solver), sealOf(trace, account));
+        vm.prank(account);
+        audit.attest(job, 0, 0, seal, attestation);
     }
 }

@@ -71,3 +71,21 @@ contract BlacklistMoney is Money {
         super._update(from, to, amount);
     }
 }
+
+/// Calls somebody else during approvals.
+contract MeddlingMoney is Money {
+    address private target;
+    bytes private call;
+
+    function arm(address target_, bytes calldata call_) external {
+        (target, call) = (target_, call_);
+    }
+
+    function approve(address spender, uint256 amount) public override returns (bool) {
+        if (target != address(0)) {
+            (bool ok,) = target.call(call);
+            require(ok);
+        }
+        return super.approve(spender, amount);
+    }
+}
