@@ -162,7 +162,9 @@ def pledge(
     if not unchecked:
         from crowdtrain.crowdfund import Crowdfunding
 
-        Crowdfunding(campaigns, config.open_store()).check(where)
+        specs = Crowdfunding(campaigns, config.open_store()).check(where).plan.segments
+        prices = [spec.price / spec.steps for spec in specs]
+        typer.echo(f"{len(specs)} segments; a step costs {min(prices):g} to {max(prices):g}", err=True)
     if not yes:
         Console(stderr=True).print(_status(campaigns, campaigns.campaign(where)))
         typer.confirm(f"Pledge {units}?", abort=True, err=True)
