@@ -31,8 +31,7 @@ contract Audit is IAudit {
     /// The record that halves the rate is worth this many prices.
     uint256 private constant HALVING_PRICES = 8;
     uint256 private constant MAX_SEATS = 16;
-    uint256 private constant PENALTY_OF_POT = 10;
-    uint256 private constant PENALTY_OF_FEE = 4;
+    uint256 private constant PENALTY_PART = 10;
     uint64 private constant MAX_UNBONDING = 365 days;
 
     IStake public immutable stake;
@@ -174,9 +173,10 @@ contract Audit is IAudit {
         r.solver = opening.solver;
         (r.committedIn, r.drawBlock) = (uint48(block.number), uint48(block.number + 1));
         r.attestUntil = opening.attestUntil;
-        // INVARIANT: what reporters of a round gain is expected to be less than the fee that it paid: at most four auditors
-        // are expected, and half of a penalty goes to the reporter. Nobody buys work that cannot be audited to live on it.
-        uint256 penalty = Math.min(opening.pot / PENALTY_OF_POT, opening.fee / PENALTY_OF_FEE);
+        // INVARIANT: nobody buys work from themselves that others cannot audit, to live on the penalties. At most four auditors
+        // are expected, and half of a penalty goes to the reporter: a fifth of the fee. Three quarters of it come back as
+        // solver's and buyer's rewards.
+        uint256 penalty = Math.min(opening.pot, opening.fee) / PENALTY_PART;
         r.penalty = uint112(Math.min(penalty, type(uint112).max));
         r.seal = opening.seal;
         emit Opened(job, segment, attempt, rate, r.seats, opening.pot, r.drawBlock, opening.attestUntil);

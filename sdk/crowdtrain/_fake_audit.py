@@ -18,7 +18,7 @@ __all__ = [
 
 _START_RATE, _FLOOR_RATE, _HALVING_PRICES = WHOLE, 500, 8
 _MOST_SEATS = 16
-_PENALTY_OF_POT, _PENALTY_OF_FEE = 10, 4
+_PENALTY_PART = 10
 _EMPTY = Round(Outcome.NONE, 0, 0, 0, NOBODY, 0, 0, 0, 0, NONE, NONE, NONE)
 
 
@@ -144,7 +144,7 @@ def open_round(
         committed_in=world.block,
         draw_block=world.block + 1,
         attest_until=attest_until,
-        penalty=min(pot // _PENALTY_OF_POT, fee // _PENALTY_OF_FEE),
+        penalty=min(pot, fee) // _PENALTY_PART,
         seal=seal,
         seed=NONE,
         trace_root=NONE,

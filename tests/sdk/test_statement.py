@@ -88,7 +88,7 @@ def test_every_unit_of_a_solver_has_a_cause(arena: Arena) -> None:
     dear = 10 * PRICE
     assert amounts(found, Kind.PAY) == [dear, dear]
     assert amounts(found, Kind.FEE) == [-dear // 50] * 2
-    assert amounts(found, Kind.BOUNTY) == [2, 2]
+    assert amounts(found, Kind.BOUNTY) == [1, 1]
     assert amounts(found, Kind.SLASH) == [-STAKE] * 3
     assert amounts(found, Kind.REWARD) == [24]
     assert amounts(found, Kind.TRANSFER) == [100 * STAKE, -5]
@@ -114,7 +114,7 @@ def test_every_unit_of_a_solver_has_a_cause(arena: Arena) -> None:
 def test_every_unit_of_an_auditor_and_challenger_has_a_cause(arena: Arena) -> None:
     found = told(arena.challenger)
     assert amounts(found, Kind.AUDIT) == [10 * PRICE]
-    assert amounts(found, Kind.PENALTY) == [-5]
+    assert amounts(found, Kind.PENALTY) == [-2]
     assert amounts(found, Kind.BOUNTY) == [STAKE // 2] * 2
     places = {line.entry.cause: (line.entry.job, line.entry.segment) for line in found.lines}
     # a dispute is told with its segment, though only its first event names it

@@ -136,9 +136,9 @@ def test_who_is_drawn_and_silent_is_reported(audited: Market) -> None:
     audited.chain.mine(40)  # more than another verifier leaves to the drawn themselves
     run_until(lambda: silent.record(silent.address).silent > 0, slow, audited.chain)
     run_until(lambda: not verifier._ended and not verifier._faults, slow, audited.chain)
-    penalties = silent.record(silent.address).silent * (DEAR // 50 // 4)
+    penalties = silent.record(silent.address).silent * (DEAR // 50 // 10)
     assert silent.weight(silent.address) == ENROLLED - penalties
-    assert audited.worth("walter") == MONEY + silent.record(silent.address).silent * (DEAR // 50 // 4 // 2)
+    assert audited.worth("walter") == MONEY + silent.record(silent.address).silent * (DEAR // 50 // 10 // 2)
 
 
 def test_who_attests_wrong_is_reported(audited: Market) -> None:

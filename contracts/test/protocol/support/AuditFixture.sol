@@ -109,8 +109,8 @@ abstract contract AuditFixture is JobFixture {
         assertEq(uint8(outcome(segment, attempt)), uint8(expected), "outcome");
     }
 
-    /// What silence costs in these jobs: a quarter of the fee.
+    /// What silence costs in these jobs: a tenth of the fee.
     function penalty(uint32 segment) internal pure returns (uint256) {
-        return fee(segment) / 4;
+        return fee(segment) / 10;
     }
 }
