@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crowdtrain._cli_risk import risk
 from crowdtrain._cli_wallet import connect, parse_amount
 from crowdtrain.config import Config
+from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE
 from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ crowdtrain job quote digits --steps 600 --segments 6 --price 1e18
 
 crowdtrain job post digits --steps 600 --segments 6 --price 1e18 --keyfile me.json
 
+crowdtrain job risk 1
+
 crowdtrain job watch 1
 
 crowdtrain job result 1 --out trained.safetensors
@@ -34,12 +38,16 @@ app = typer.Typer(
     help="Buy training: quote, post, watch, fetch the result.", epilog=EXAMPLES, no_args_is_help=True
 )
 
+app.command()(risk)
+
 Folder = Annotated[Path, typer.Argument(help="Folder with the job's files (crowdtrain.save_bundle).")]
 Steps = Annotated[int, typer.Option(min=1, help="Training steps in all.")]
 Price = Annotated[str, typer.Option(help="Token units for each segment, like 1e18.")]
 Segments = Annotated[int | None, typer.Option(min=1, help="Segments; about ten minutes each by default.")]
 Interval = Annotated[int | None, typer.Option(min=1, max=256, help="Steps between checkpoints.")]
-Stake = Annotated[str | None, typer.Option(help="Token units a solver locks; ten prices by default.")]
+Stake = Annotated[
+    str | None, typer.Option(help="Token units a solver locks; enough for cheats to lose by default.")
+]
 Lease = Annotated[int | None, typer.Option(min=1, help="Seconds from claim to commit.")]
 Window = Annotated[int | None, typer.Option(min=1, help="Seconds in which a result can be challenged.")]
 Clock = Annotated[int | None, typer.Option(min=1, help="Seconds each player of a dispute has.")]
@@ -85,8 +93,8 @@ def quote(
     lease: Lease = None,
     window: Window = None,
     clock: Clock = None,
-    audits: Audits = 0.0,
-    audit_share: AuditShare = 0.5,
+    audits: Audits = AUDIT_RATE,
+    audit_share: AuditShare = AUDIT_SHARE,
     rpc: Rpc = None,
     deployment: Deployed = None,
 ) -> None:
@@ -116,8 +124,8 @@ def post(
     lease: Lease = None,
     window: Window = None,
     clock: Clock = None,
-    audits: Audits = 0.0,
-    audit_share: AuditShare = 0.5,
+    audits: Audits = AUDIT_RATE,
+    audit_share: AuditShare = AUDIT_SHARE,
     rpc: Rpc = None,
     store: StoreAt = None,
     deployment: Deployed = None,

@@ -12,6 +12,7 @@ from crowdtrain_engine import DataError, Dataset, Program, State
 from crowdtrain_engine.validation import cost
 from rich.table import Table
 
+from crowdtrain import economics
 from crowdtrain._errors import CrowdtrainError, PlanError
 from crowdtrain._rpc import Node
 from crowdtrain._training import LoweredProgram
@@ -21,6 +22,7 @@ from crowdtrain.deployment import Deployment, find_deployment
 from crowdtrain.jobs import load_job, publish_job
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_INTERVAL, Plan, chain
 from crowdtrain.progress import Progress, progress_of
+from crowdtrain.risk import Risk
 from crowdtrain.stores import Store, open_store
 from crowdtrain.web3_chain import Web3Chain
 
@@ -28,16 +30,12 @@ __all__ = ["Client", "JobHandle", "NotReadyError", "Quote"]
 
 SPEED = 2e9
 """body operations a second that a solver is taken to do, if nothing else is said"""
-GAS = {"approve": 60_000, "post": 250_000, "claim": 270_000, "commit": 190_000, "settle": 340_000}
-"""gas of the transactions of an undisputed job, at most about (``make bench-gas`` measures it)"""
 SEGMENT_SECONDS = 600
 """length of a segment that is aimed at"""
 MOST_SECONDS = 30 * 24 * 3600
 """longest lease, window and clock that the contract takes"""
 MOST_AUDITS = 4
 """most auditors of a segment that can be asked for, and most prices that they can share"""
-FLOOR_RATE = 500
-"""expected auditors, in 1/10,000, of a solver with a long record"""
 OVERLAP = 12
 """blocks that may still be replaced by others"""
 
@@ -81,24 +79,37 @@ class Quote:
         """What auditors of all segments can earn at most; what they do not comes back."""
         return sum(spec.price * self.audit_share // WHOLE for spec in self.plan.segments)
 
-    def audit_cost(self, rate: int = WHOLE) -> int:
-        """What auditors are expected to earn where ``rate`` auditors, in 1/10,000, are expected for each segment.
+    def audit_cost(self, record: float = 0.0) -> int:
+        """What auditors are expected to earn from solvers whose record is worth ``record`` (if enough are
+        enrolled): a pot is paid out if anybody is drawn."""
+        return round(self.audit_pot * economics.any_drawn(self.risk.offer.rate(record)))
 
-        That many are, if the solver has no record and the job does not ask for more (and enough are enrolled). A pot
-        is paid out if anybody is drawn, so the number of auditors being about Poisson-distributed, with the
-        probability 1 − exp(−rate).
-        """
-        return round(self.audit_pot * (1 - math.exp(-max(rate, self.audit_rate) / WHOLE)))
+    @property
+    def risk(self) -> Risk:
+        """The dearest segment with the eyes of an attacker, half of the auditors being accomplices."""
+        offer = economics.Offer(
+            price=max(spec.price for spec in self.plan.segments),
+            stake=self.stake,
+            audit_rate=self.audit_rate / WHOLE,
+            audit_share=self.audit_share / WHOLE,
+            fee_rate=self.fee / self.plan.price if self.plan.price else 0.0,
+            lease=self.lease,
+            window=self.window,
+            clock=self.clock,
+            segments=len(self.plan.segments),
+        )
+        return Risk(offer, economics.Assumptions())
 
     @property
     def gas(self) -> int:
         """Gas that the buyer pays for, about."""
-        return GAS["approve"] + GAS["post"]
+        return economics.GAS["approve"] + economics.GAS["post"]
 
     @property
     def solver_gas(self) -> int:
         """Gas that solvers pay for, about, for all segments together."""
-        return len(self.plan.segments) * (GAS["claim"] + GAS["commit"] + GAS["settle"])
+        each = sum(economics.GAS[call] for call in ("claim", "commit", "settle"))
+        return len(self.plan.segments) * each
 
     def terms(self, now: int, initial: State) -> JobTerms:
         """What is posted at the time ``now``."""
@@ -141,10 +152,11 @@ class Quote:
             (
                 "audits",
                 f"{self.audit_pot} at most; about {self.audit_cost()} for solvers without a record, "
-                f"{self.audit_cost(FLOOR_RATE)} for those with a long one; the rest comes back",
+                f"{self.audit_cost(math.inf)} for those with a long one; the rest comes back",
             ),
             ("escrow", f"{self.escrow}: price and audits at most"),
             ("stake of a solver", f"{self.stake} for each segment"),
+            ("cheapest attack", self.risk.summary),
             ("estimated training", _duration(self.seconds)),
             ("settled after", f"{_duration(self.seconds + self.window)} or more, if nothing is disputed"),
             ("lease, window, clock", ", ".join(map(_duration, (self.lease, self.window, self.clock)))),
@@ -225,8 +237,8 @@ class Client:
         lease: int | None = None,
         window: int | None = None,
         clock: int | None = None,
-        audits: float = 0.0,
-        audit_share: float = 0.5,
+        audits: float = economics.AUDIT_RATE,
+        audit_share: float = economics.AUDIT_SHARE,
         duration: int | None = None,
         speed: float = SPEED,
     ) -> Quote:
@@ -235,8 +247,9 @@ class Client:
         ``price`` is in token units for each segment. ``audits`` is the least expected number of auditors of a
         segment, beyond what its solver's record asks for; together they get ``audit_share`` of the price. What
         is not given is chosen: segments of about ten minutes at ``speed`` operations a second, 16 checkpoints
-        each, ten times the price as stake, and times that leave a slow machine room. Raises ProgramError or
-        DataError if program and data do not fit together or are too short, PlanError if no plan can be made.
+        each, a stake at which cheating loses money (:mod:`.economics`), and times that leave a slow machine
+        room. Raises ProgramError or DataError if program and data do not fit together or are too short,
+        PlanError if no plan can be made.
         """
         bound = program.bind(data.rows) if program.is_open else program
         bound.validate()
@@ -262,11 +275,14 @@ class Client:
                 f"window and three clocks are {window + 3 * clock} seconds, more than the {rules.unbonding} for which "
                 "auditors' stake stays locked"
             )
+        if stake is None:
+            shown = economics.Offer(price=price, stake=0, audit_rate=audits, audit_share=audit_share)
+            stake = round(economics.proposed_stake(shown))
         return Quote(
             program=bound,
             data=data,
             plan=plan,
-            stake=10 * price if stake is None else stake,
+            stake=stake,
             lease=lease,
             window=window,
             clock=clock,

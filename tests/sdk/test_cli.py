@@ -44,6 +44,10 @@ TERMS = [
     "5e1",
     "--window",
     "30",
+    "--audits",
+    "0",
+    "--audit-share",
+    "0.5",
 ]
 
 
@@ -94,6 +98,13 @@ def test_a_job_is_bought_from_the_command_line(
     stored = HttpStore(gateway)
     assert load_job(solver, stored, job).plan.root == GIVEN.plan.root
     assert number in run("job", "list").split()
+    risk = CliRunner().invoke(cli.app, ["job", "risk", number])
+    assert risk.exit_code == 1
+    assert "nobody is enrolled" in " ".join(risk.output.split())
+    solver.enroll(500)
+    risk = CliRunner().invoke(cli.app, ["job", "risk", number, "--solver", solver.address, "--watchers", "1"])
+    assert risk.exit_code == 0, risk.output
+    assert "1.000 at this record" in risk.output
     for index in range(2):
         key = SegmentKey(job, index)
         given = GIVEN

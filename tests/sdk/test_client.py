@@ -37,8 +37,9 @@ def fake() -> tuple[Client, FakeChain, Sample]:
 
 
 def quote(client: Client, given: Sample, **options: Any) -> Quote:
-    choices = {"price": 100, "segments": 2, "interval": 2, "stake": 50, "window": 30, "clock": 120} | options
-    return client.quote(given.program, given.data, STEPS, **choices)
+    choices = {"price": 100, "segments": 2, "interval": 2, "stake": 50, "window": 30, "clock": 120}
+    audits = {"audits": 0.0, "audit_share": 0.5}
+    return client.quote(given.program, given.data, STEPS, **(choices | audits | options))
 
 
 def settle(chain: FakeChain, given: Sample, key: SegmentKey) -> None:
@@ -70,6 +71,9 @@ def test_a_quote_says_what_posting_takes() -> None:
     assert "4 of that is burned, solvers get 196" in text
     assert "100 at most; about 63 for solvers without a record, 5 for those with a long one" in text
     assert "2, 5 steps" in text
+    assert "GAINS" in text  # a stake of half a price
+    assert "ask for what a quote proposes" in offer.risk.summary
+    assert quote(client, given, stake=None, audit_share=1.0).risk.is_safe
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,8 @@ def test_what_is_not_given_is_chosen(steps: int, speed: float, segments: int, in
     offer = client.quote(given.program, given.data, steps, price=7, speed=speed)
     assert len(offer.plan.segments) == segments
     assert {spec.interval for spec in offer.plan.segments} == {interval}
-    assert offer.stake == 70
+    assert (offer.stake, offer.audit_rate, offer.audit_share) == (7 * 50, 1000, 10_000)
+    assert offer.risk.is_safe
     assert all(0 < time <= clients.MOST_SECONDS for time in (offer.lease, offer.window, offer.clock))
 
 
