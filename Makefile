@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format gas artifacts golden bench bench-publish bench-gas test-slow test-aarch64 test-ipfs test-hf clean
+.PHONY: help setup demo test check format gas artifacts golden bench bench-publish bench-gas bench-economy test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench      training and kernels beside PyTorch (an idle machine, half an hour; ARGS=--quick: minutes)"
 	@echo "make bench-publish  its results into docs/PERFORMANCE.md"
 	@echo "make bench-gas  gas of every transaction and of a whole dispute"
+	@echo "make bench-economy  honest and dishonest agents on the contracts, into docs/ECONOMICS.md (minutes)"
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
 	@echo "make test-aarch64  the kernels cross-compiled for ARM, under an emulator (needs two Debian packages)"
 	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
@@ -79,6 +80,9 @@ bench-publish: setup
 
 bench-gas: setup
 	$(BIN)/python bench/gas.py
+
+bench-economy: setup
+	$(BIN)/python -m bench.economy $(ARGS)
 
 test-slow: setup
 	FOUNDRY_PROFILE=slow node_modules/.bin/forge test

@@ -43,9 +43,10 @@ class Devnet:
 
     ``keys`` are the private keys of ``accounts`` accounts, the same each time, with 1,000 ether and
     ``tokens`` token units each. A block is made for each transaction and, if ``block_time`` is not None,
-    after so many seconds. ``folder`` receives the deployment file, ``parameters`` are those of :func:`deploy`.
-    Raises ConfigError if anvil is not installed, ChainUnavailable if it does not start. On Linux it dies with the
-    thread that started it.
+    after so many seconds. With a ``timestamp``, time begins there and goes on a second with each block, whatever
+    the clock says, so that the same transactions make the same blocks. ``folder`` receives the deployment
+    file, ``parameters`` are those of :func:`deploy`. Raises ConfigError if anvil is not installed,
+    ChainUnavailable if it does not start. On Linux it dies with the thread that started it.
     """
 
     def __init__(
@@ -56,12 +57,15 @@ class Devnet:
         tokens: int = 10**24,
         block_time: int | None = None,
         port: int | None = None,
+        timestamp: int | None = None,
         parameters: Mapping[str, int] | None = None,
     ) -> None:
         self.keys = [_key(number) for number in range(accounts)]
-        self._process, self.rpc = _start(find_anvil(), block_time, port)
+        self._process, self.rpc = _start(find_anvil(), block_time, port, timestamp)
         try:
             self.node = Node(self.rpc)
+            if timestamp is not None:
+                self.node.request("anvil_setBlockTimestampInterval", 1)
             for account in map(account_of, [_DEPLOYER, *self.keys]):
                 self.node.request("anvil_setBalance", account.address, hex(1000 * _ETHER))
             self.deployment = deploy(self.node, _DEPLOYER, parameters=parameters)
@@ -85,7 +89,7 @@ class Devnet:
 
     def advance(self, seconds: int) -> None:
         """Lets time pass, in a block of its own."""
-        self.node.request("evm_increaseTime", hex(seconds))
+        self.node.request("evm_setNextBlockTimestamp", hex(self.node.block().timestamp + seconds))
         self.node.request("evm_mine")
 
     def mine(self, blocks: int) -> None:
@@ -196,7 +200,9 @@ def find_anvil() -> Path:
     raise ConfigError("anvil is not installed: run npm ci in the project's folder")
 
 
-def _start(anvil: Path, block_time: int | None, port: int | None) -> tuple[subprocess.Popen[bytes], str]:
+def _start(
+    anvil: Path, block_time: int | None, port: int | None, timestamp: int | None
+) -> tuple[subprocess.Popen[bytes], str]:
     if port is not None and not _is_free(port):
         raise ChainUnavailable(f"port {port} is taken")
     for number in [port] if port is not None else _free_ports(3):
@@ -212,6 +218,8 @@ def _start(anvil: Path, block_time: int | None, port: int | None) -> tuple[subpr
         ]
         if block_time is not None:
             command += ["--block-time", str(block_time), "--mixed-mining"]
+        if timestamp is not None:
+            command += ["--timestamp", str(timestamp)]
         if sys.platform == "linux":
             command = [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
