@@ -50,6 +50,7 @@ __all__ = [
     "test_the_rate_falls_with_the_record",
     "test_weight_is_locked_until_unbonded",
     "test_what_was_built_on_an_overturned_segment_is_void",
+    "test_who_is_caught_loses_what_is_burned_and_no_more",
     "test_who_won_may_claim_first",
 ]  # fmt: skip
 
@@ -337,6 +338,34 @@ def test_a_dispute_of_a_lost_attempt_is_moot(arena: Arena) -> None:
     assert arena.buyer.segment(deal.key(0)).games == 0
     refused("WrongPhase", arena.buyer.close, second)
     refused("WrongPhase", arena.buyer.timeout, second)
+
+
+def test_who_is_caught_loses_what_is_burned_and_no_more(arena: Arena) -> None:
+    # why docs/ECONOMICS.md counts half a stake, even of several: the buyer's account is the solver's second here
+    solver, second, honest = arena.solver, arena.buyer, arena.challenger
+    deal = Deal.post(arena)
+    second.deposit(STAKE)
+    thieves = [solver, second]
+
+    def money(chains: list[Chain]) -> tuple[int, int]:
+        """Free and locked."""
+        free, locked = zip(*(chain.stake(chain.address) for chain in chains), strict=True)
+        return sum(free), sum(locked)
+
+    (free, locked), fair = money(thieves), money([honest])
+    for index in range(2):
+        deal.claim(index, solver)
+        deal.commit(index, solver)
+    found, _ = honest.challenge(deal.key(1), deal.plan.segments[1], honest.segment(deal.key(1)).seal)
+    own, _ = second.challenge(deal.key(0), deal.plan.segments[0], honest.segment(deal.key(0)).seal)
+    arena.advance(max(second.game(game).since for game in (own, found)) - second.now())
+    solver.reveal_trace(own, second.game(own).position, [bytes(32)] * 3)
+    assert second.game(own).reason is Reason.BAD_CHILDREN
+    deal.void(1)
+    honest.close(found)
+    assert money([honest]) == fair
+    assert money(thieves) == (free - (STAKE - STAKE // 2), locked)
+    second.withdraw_stake(STAKE + STAKE // 2)
 
 
 def test_a_late_player_loses_by_the_clock(arena: Arena) -> None:
