@@ -146,12 +146,12 @@ class Account(Web3Chain):
 
     def segment(self, key: SegmentKey) -> Segment:
         """A segment as it stands, without group roots and CID: the town knows them."""
-        (fields,) = self._read("Market", "segments", key.job, key.index)
+        (fields,) = self.read("Market", "segments", key.job, key.index)
         return records.segment_of(key, fields)
 
     def transfer(self, to: Address, amount: int) -> None:
         """Hands on token units from the wallet."""
-        self._send("Money", "transfer", to, amount)
+        self.send("Money", "transfer", to, amount)
 
     def wealth(self) -> int:
         """Token units in the wallet, as stake, as weight, and owed."""

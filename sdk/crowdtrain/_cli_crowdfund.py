@@ -10,6 +10,7 @@ from crowdtrain import _cli_job as job
 from crowdtrain._cli_wallet import Account, Amount, account_named, connect, parse_address, parse_amount
 from crowdtrain._errors import BadAnswer
 from crowdtrain.config import Config
+from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE
 from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def create(
     lease: job.Lease = None,
     window: job.Window = None,
     clock: job.Clock = None,
-    audits: job.Audits = 0.0,
-    audit_share: job.AuditShare = 0.5,
+    audits: job.Audits = AUDIT_RATE,
+    audit_share: job.AuditShare = AUDIT_SHARE,
     days: Annotated[float, typer.Option(min=0.001, max=365, help="Days in which pledges are taken.")] = 30.0,
     backers: Annotated[
         Percent, typer.Option(min=0, max=100, help="Percent of the shares for backers.")

@@ -47,6 +47,7 @@ class Crowd:
 
     def quote(self, price: int = PRICE, **options: float) -> Quote:
         client = Client(self.chain("organiser"), self.given.store)
+        options = {"audits": 0.0, "audit_share": 0.5} | options
         offer = client.quote(
             self.given.program, self.given.data, STEPS, price=price, segments=SEGMENTS, interval=INTERVAL,
             stake=STAKE, lease=600, window=30, clock=120, duration=2 * EPOCH, **options,
