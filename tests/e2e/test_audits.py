@@ -11,7 +11,7 @@ from town import CLOCK, MONEY, STAKE, WINDOW, Town
 
 DEAR, ENROLLED = 10_000, 5_000
 """a price at which silence costs something; what auditors enroll with"""
-FEE, PENALTY = DEAR // 50, DEAR // 50 // 4
+FEE, PENALTY = DEAR // 50, DEAR // 50 // 10
 
 
 @pytest.fixture(scope="module")
