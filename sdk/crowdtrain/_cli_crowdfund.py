@@ -44,7 +44,6 @@ app = typer.Typer(
 
 Where = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The campaign's address.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
-Percent = float
 
 
 def _campaigns(config: Config, *, read_only: bool = False) -> Web3Campaigns:
@@ -93,11 +92,9 @@ def create(
     audits: job.Audits = AUDIT_RATE,
     audit_share: job.AuditShare = AUDIT_SHARE,
     days: Annotated[float, typer.Option(min=0.001, max=365, help="Days in which pledges are taken.")] = 30.0,
-    backers: Annotated[
-        Percent, typer.Option(min=0, max=100, help="Percent of the shares for backers.")
-    ] = 50.0,
-    solvers: Annotated[Percent, typer.Option(min=0, max=100, help="Percent for those who compute.")] = 40.0,
-    auditors: Annotated[Percent, typer.Option(min=0, max=100, help="Percent for those who audit.")] = 10.0,
+    backers: Annotated[float, typer.Option(min=0, max=100, help="Percent of the shares for backers.")] = 50.0,
+    solvers: Annotated[float, typer.Option(min=0, max=100, help="Percent for those who compute.")] = 40.0,
+    auditors: Annotated[float, typer.Option(min=0, max=100, help="Percent for those who audit.")] = 10.0,
     rpc: Rpc = None,
     store: StoreAt = None,
     deployment: Deployed = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crowdtrain._cli_wallet import parse_amount
+from crowdtrain._cli_wallet import parse_address, parse_amount
 from crowdtrain.config import Config
 from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE, Assumptions, Offer, proposed_stake
 from crowdtrain.launch import Deployed, Rpc, StoreAt
@@ -50,7 +50,6 @@ def risk(
     code 1 in that case."""
     from rich.console import Console
 
-    from crowdtrain.chain import Address
     from crowdtrain.risk import Risk
 
     given = Assumptions(
@@ -64,7 +63,7 @@ def risk(
         chain = config.connect(read_only=True)
         offer, enrolled = _posted(chain, config.open_store(), number), chain.total_weight()
         if solver is not None:
-            record = float(chain.record(Address(solver)).unbroken)
+            record = float(chain.record(parse_address(solver)).unbroken)
     else:
         raise typer.BadParameter("name a job on the chain, or the --price of one yet to post")
     found = Risk(offer, given, record, enrolled)
