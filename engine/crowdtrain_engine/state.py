@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -150,15 +151,15 @@ class Dataset:
         """First dimension of each tensor, as :meth:`Program.bind` takes them."""
         return tuple(tensor.shape[0] if tensor.ndim else 1 for tensor in self.tensors.values())
 
-    @property
+    @cached_property
     def roots(self) -> tuple[bytes, ...]:
         """Root of every tensor."""
         return tuple(merkle.tensor_roots(self.tensors.values()))
 
     @property
     def root(self) -> bytes:
-        """Root over the tensors' roots: 32 bytes."""
-        return merkle.root(self.roots)
+        """Root over the tensors' roots: 32 bytes, all 0 if there is no tensor."""
+        return merkle.root(self.roots) if self.tensors else bytes(32)
 
     def check(self, program: Program) -> None:
         """Raises DataError unless the tensors are those that the (bound) ``program`` declares."""

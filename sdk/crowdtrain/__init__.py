@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         isas,
     )
 
-    from crowdtrain import optim, random
+    from crowdtrain import optim, random, strategies
     from crowdtrain._errors import (
         BadAnswer,
         ChainError,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         UnsupportedOperation,
         lower,
         lower_evaluation,
+        lower_gradients,
     )
     from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
 
@@ -61,7 +62,7 @@ _MODULES = {
     "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
     "crowdtrain.lowering": (
         "DataDependent", "InvalidOption", "UnsupportedModel", "UnsupportedOperation", "lower",
-        "lower_evaluation",
+        "lower_evaluation", "lower_gradients",
     ),
     "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
     "crowdtrain_engine": (
@@ -113,14 +114,16 @@ __all__ = [
     "load_into",
     "lower",
     "lower_evaluation",
+    "lower_gradients",
     "optim",
     "random",
     "save_bundle",
+    "strategies",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("optim", "random"):
+    if name in ("optim", "random", "strategies"):
         return import_module(f"crowdtrain.{name}")
     if name in _WHERE:
         value = getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,44 @@
+"""Training strategies: how many machines train one model. Each is a plan builder and nothing more.
+
+``blueprint`` says what a plan needs and how one is drafted, ``crew`` holds the workers of a plan, ``programs`` writes
+the programs that merge, encode and receive, ``codecs`` how a change travels, ``merging`` puts these together. The
+strategies are in ``stepwise`` and ``periodic``. ``local`` carries a plan out on one machine. Nothing needs PyTorch.
+"""
+
+from crowdtrain.strategies.blueprint import Blueprint, Draft, Piece, Ref, Role
+from crowdtrain.strategies.codecs import Codec, Cosine, Exact, Quantized, TopK
+from crowdtrain.strategies.local import Done, Outcome, carry_out
+from crowdtrain.strategies.periodic import (
+    diloco,
+    lo_fi,
+    local_sgd,
+    outer_optimizer,
+    sparse_loco,
+    streaming_diloco,
+)
+from crowdtrain.strategies.stepwise import data_parallel, demo, zero
+
+__all__ = [
+    "Blueprint",
+    "Codec",
+    "Cosine",
+    "Done",
+    "Draft",
+    "Exact",
+    "Outcome",
+    "Piece",
+    "Quantized",
+    "Ref",
+    "Role",
+    "TopK",
+    "carry_out",
+    "data_parallel",
+    "demo",
+    "diloco",
+    "lo_fi",
+    "local_sgd",
+    "outer_optimizer",
+    "sparse_loco",
+    "streaming_diloco",
+    "zero",
+]

@@ -1,0 +1,227 @@
+"""A plan with everything that it needs, and how to write one: segments whose groups feed one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from crowdtrain_engine import Dataset, DType, Program, State, TensorType
+from crowdtrain_engine.state import Array
+from crowdtrain_engine.validation import cost
+
+from crowdtrain._errors import PlanError
+from crowdtrain.chain import INITIAL, SegmentSpec, Source
+from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, Plan
+from crowdtrain.tensors import group_types
+
+__all__ = ["Blueprint", "Draft", "Piece", "Ref", "Role", "no_data"]
+
+CHECKPOINTS = 16
+"""checkpoints of a segment that are aimed at"""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a segment is for. Segments of one ``worker`` are best done by one machine, which then has their inputs."""
+
+    what: str
+    """``"train"``, ``"encode"``, ``"merge"`` and so on"""
+    round: int = 0
+    worker: int | None = None
+    """None for a segment that belongs to no worker"""
+
+    def __str__(self) -> str:
+        whose = "" if self.worker is None else f" of worker {self.worker}"
+        return f"{self.what}{whose}, round {self.round}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A group of tensors: where it comes from, and the types of its tensors."""
+
+    source: Source
+    types: tuple[TensorType, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors."""
+        return 4 * sum(kind.size for kind in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a result: the tensors of the group at ``source`` are ``names`` of the model's group ``group``."""
+
+    group: str
+    names: tuple[str, ...]
+    source: Source
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A plan, and what solvers need to carry it out."""
+
+    plan: Plan
+    programs: tuple[Program, ...] = field(repr=False)
+    datasets: tuple[Dataset, ...] = field(repr=False)
+    initial: State = field(repr=False)
+    roles: tuple[Role, ...] = field(repr=False)
+    """of each segment"""
+    result: tuple[Piece, ...] = field(repr=False)
+    """what the trained model is made of"""
+
+    @property
+    def workers(self) -> int:
+        """Number of machines that can be at work side by side."""
+        return 1 + max((role.worker for role in self.roles if role.worker is not None), default=0)
+
+    def program(self, index: int) -> Program:
+        """The program of segment ``index``."""
+        return self._programs[self.plan.segments[index].program_root]
+
+    def dataset(self, index: int) -> Dataset:
+        """The dataset of segment ``index``."""
+        return self._datasets[self.plan.segments[index].data_root]
+
+    def assemble(self, outputs: Callable[[Source], Sequence[Array]]) -> State:
+        """The trained model's state, for ``load_into``; ``outputs`` gives the tensors of a group, in order."""
+        groups: dict[str, dict[str, Array]] = {}
+        for piece in self.result:
+            tensors = outputs(piece.source)
+            groups.setdefault(piece.group, {}).update(zip(piece.names, tensors, strict=True))
+        return State(groups)
+
+    @cached_property
+    def _programs(self) -> Mapping[bytes, Program]:
+        return {program.root: program for program in self.programs}
+
+    @cached_property
+    def _datasets(self) -> Mapping[bytes, Dataset]:
+        return {data.root: data for data in self.datasets}
+
+
+def no_data() -> Dataset:
+    """The dataset of a program that reads none."""
+    return Dataset.from_tensors({})
+
+
+@dataclass
+class _Planned:
+    program: Program
+    data: Dataset
+    inputs: tuple[Source, ...]
+    steps: int
+    interval: int
+    role: Role
+
+
+class Draft:
+    """A plan in the making: groups to begin with, then segments, each after those it builds on."""
+
+    def __init__(self) -> None:
+        self._initial: dict[str, Mapping[str, Array]] = {}
+        self._segments: list[_Planned] = []
+        self._bound: dict[tuple[int, tuple[int, ...]], tuple[Program, Program]] = {}
+
+    def begin(self, name: str, tensors: Mapping[str, Array]) -> Ref:
+        """A group of the initial state."""
+        if name in self._initial:
+            raise PlanError(f"the initial state has two groups {name!r}")
+        self._initial[name] = tensors
+        arrays = State({name: tensors}).tensors
+        types = tuple(TensorType(DType.of(array.dtype), array.shape) for array in arrays)
+        return Ref(Source(INITIAL, len(self._initial) - 1), types)
+
+    def add(
+        self,
+        program: Program,
+        data: Dataset,
+        inputs: Mapping[str, Ref],
+        *,
+        role: Role,
+        steps: int = 1,
+        interval: int | None = None,
+    ) -> dict[str, Ref]:
+        """A segment of ``steps`` steps; its output groups, by their names in ``program``.
+
+        ``inputs`` gives each group of the program. Raises PlanError if one is missing, unknown, or of other types.
+        """
+        bound = self._bind(program, data)
+        names = bound.labels.groups
+        where = f"segment {len(self._segments)} ({role})"
+        if set(inputs) != set(names):
+            raise PlanError(
+                f"{where}: its program has the groups {', '.join(names)}; given are {', '.join(inputs)}"
+            )
+        kinds = dict(zip(names, group_types(bound), strict=True))
+        for name, types in kinds.items():
+            if inputs[name].types != types:
+                raise PlanError(f"{where}: group {name} has other types than what it is given")
+        if interval is None:
+            interval = min(MAX_INTERVAL, max(1, steps // CHECKPOINTS, -(-steps // MAX_CHECKPOINTS)))
+        sources = tuple(inputs[name].source for name in names)
+        self._segments.append(_Planned(bound, data, sources, steps, min(interval, steps), role))
+        number = len(self._segments) - 1
+        return {name: Ref(Source(number, i), kinds[name]) for i, name in enumerate(names)}
+
+    def finish(self, result: Sequence[Piece], *, price: int = 0) -> Blueprint:
+        """The blueprint; ``price`` token units are shared out by the work that each segment is.
+
+        Groups of the initial state with which nothing begins are left out. Raises PlanError if no plan can be made.
+        """
+        sources = [source for planned in self._segments for source in planned.inputs]
+        used = {source.group for source in sources if source.segment == INITIAL}
+        kept = [number for number in range(len(self._initial)) if number in used]
+        if len(kept) > MAX_GROUPS:
+            raise PlanError(f"the initial state has {len(kept)} groups, at most {MAX_GROUPS} can be")
+        places = {number: i for i, number in enumerate(kept)}
+
+        def placed(source: Source) -> Source:
+            return Source(INITIAL, places[source.group]) if source.segment == INITIAL else source
+
+        works = [planned.steps * cost(planned.program).operations for planned in self._segments]
+        specs = [
+            SegmentSpec(
+                program_root=planned.program.root,
+                data_root=planned.data.root,
+                steps=planned.steps,
+                interval=planned.interval,
+                price=share,
+                inputs=tuple(map(placed, planned.inputs)),
+            )
+            for planned, share in zip(self._segments, _shares(price, works), strict=True)
+        ]
+        groups = list(self._initial.items())
+        return Blueprint(
+            plan=Plan(tuple(specs)),
+            programs=tuple({p.program.root: p.program for p in self._segments}.values()),
+            datasets=tuple({p.data.root: p.data for p in self._segments}.values()),
+            initial=State(dict(groups[number] for number in kept)),
+            roles=tuple(planned.role for planned in self._segments),
+            result=tuple(replace(piece, source=placed(piece.source)) for piece in result),
+        )
+
+    def _bind(self, program: Program, data: Dataset) -> Program:
+        """``program`` for this data: the same object each time, whose root is then computed once."""
+        key = (id(program), data.rows)
+        if key not in self._bound:
+            bound = program.bind(data.rows) if program.is_open else program
+            bound.validate()
+            self._bound[key] = (program, bound)  # the first keeps its id from being used again
+        bound = self._bound[key][1]
+        data.check(bound)
+        return bound
+
+
+def _shares(total: int, works: Sequence[int]) -> list[int]:
+    """``total`` in parts as large as ``works``, to the unit."""
+    done = paid = 0
+    whole = sum(works)
+    parts = []
+    for work in works:
+        done += work
+        due = total * done // whole if whole else 0
+        parts.append(due - paid)
+        paid = due
+    return parts
