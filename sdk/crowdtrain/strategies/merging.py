@@ -33,12 +33,13 @@ class Merging:
         self.crew = crew
         self.part = part
         self._types: Mapping[str, TensorType] = crew.types[part]
-        self._buffers = crew.buffers if buffers else {}
+        self.buffers = crew.buffers if buffers else {}
+        """those that are merged along with the part"""
         self._codec = codec
         self._broadcast = broadcast
         self._merge = merge(
             self._types, crew.workers, optimizer,
-            codec=codec, broadcast=broadcast, sign=sign, buffers=self._buffers or None,
+            codec=codec, broadcast=broadcast, sign=sign, buffers=self.buffers or None,
         )  # fmt: skip
         self._encode: Written | None = None
         self._receive = receive(self._types, broadcast) if broadcast else None
@@ -84,7 +85,7 @@ class Merging:
         crew, part = self.crew, self.part
         kind = "local" if self._codec is None else "change"
         inputs = {f"{kind}.{k}": ref for k, ref in enumerate(sent)}
-        if self._buffers:
+        if self.buffers:
             inputs |= {BUFFERS: crew.shared[BUFFERS]}
             inputs |= {f"{BUFFERS}.{k}": ref for k, ref in enumerate(buffers)}
         inputs[PARAMETERS] = crew.shared[part]
@@ -96,7 +97,7 @@ class Merging:
         passing = {PARAMETERS, BUFFERS, *lost, *(name for name in out if "." in name)}
         self._memory = {name: ref for name, ref in out.items() if name not in passing}
         crew.shared[part] = out[PARAMETERS]
-        if self._buffers:
+        if self.buffers:
             crew.shared[BUFFERS] = out[BUFFERS]
         if self._receive is None:
             self.bases = [out[PARAMETERS]] * crew.workers

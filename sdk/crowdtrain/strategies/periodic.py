@@ -166,23 +166,25 @@ def streaming_diloco(
             out = crew.train(worker, slot, steps // fragments, local[worker])
             local[worker] = {name: out[name] for name in local[worker]}
         if arriving is not None:
-            _mix(crew, arriving, slot, local, keep)
+            _arrive(arriving, slot, local, keep)
         sent = [merging.send(k, slot, mine[merging.part]) for k, mine in enumerate(local)]
-        merging.merge(slot, sent, [mine[BUFFERS] for mine in local] if crew.buffers else ())
+        merging.merge(slot, sent, [mine[BUFFERS] for mine in local] if merging.buffers else ())
         if overlap:
             arriving = merging
         else:
-            for worker, mine in enumerate(local):
-                mine[merging.part] = merging.bases[worker]
+            _arrive(merging, slot, local, 0.0)
     return draft.finish(crew.result(), price=price)
 
 
-def _mix(crew: Crew, arriving: Merging, slot: int, local: list[dict[str, Ref]], keep: float) -> None:
+def _arrive(merging: Merging, slot: int, local: list[dict[str, Ref]], keep: float) -> None:
+    """What was merged reaches the workers, who keep a share of what they have."""
+    crew, part = merging.crew, merging.part
+    written = mix(crew.types[part], keep) if keep else None
     for worker, mine in enumerate(local):
-        part, base = arriving.part, arriving.bases[worker]
-        if keep == 0:
-            mine[part] = base
-            continue
-        written = mix(crew.types[part], keep)
-        out = crew.apply(written, {"merged": base, "local": mine[part]}, Role("mix", slot, worker))
-        mine[part] = out["local"]
+        if written is None:
+            mine[part] = merging.bases[worker]
+        else:
+            inputs = {"merged": merging.bases[worker], "local": mine[part]}
+            mine[part] = crew.apply(written, inputs, Role("mix", slot, worker))["local"]
+        if merging.buffers:
+            mine[BUFFERS] = crew.shared[BUFFERS]

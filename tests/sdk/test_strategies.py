@@ -1,0 +1,265 @@
+"""Strategies give plans that hold, compute what their papers say, and the same words on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import crowdtrain as ct
+import numpy as np
+import pytest
+import torch
+from crowdtrain import strategies
+from crowdtrain.chain import INITIAL
+from crowdtrain.strategies import Blueprint, Quantized, TopK
+from crowdtrain.strategies.programs import regroup
+from crowdtrain_engine import State
+from strategies_support import RATE, arrays, datasets, gradients, network, orders, training
+from torch import nn
+
+ADAMW = ct.optim.AdamW(lr=RATE)
+MAKERS: dict[str, Callable[[], Blueprint]] = {
+    "data parallel": lambda: strategies.data_parallel(gradients(), datasets(2, 4), steps=4, optimizer=ADAMW),
+    "zero": lambda: strategies.zero(gradients(), datasets(2, 4), steps=4, optimizer=ADAMW, shards=2),
+    "demo": lambda: strategies.demo(gradients(), datasets(2, 4), steps=4),
+    "local SGD": lambda: strategies.local_sgd(training(), datasets(3, 6), rounds=2, steps=3),
+    "lo-fi": lambda: strategies.lo_fi(training(), datasets(3, 4), steps=4),
+    "DiLoCo": lambda: strategies.diloco(training(), datasets(2, 36), rounds=12, steps=3),
+    "DiLoCo, codes": lambda: strategies.diloco(
+        training(), datasets(2, 9), rounds=3, steps=3, codec=Quantized(4), broadcast=Quantized(8)
+    ),
+    "sparse": lambda: strategies.sparse_loco(training(), datasets(2, 6), rounds=2, steps=3, codec=TopK(16, 1)),
+    "streaming": lambda: strategies.streaming_diloco(
+        training(), datasets(2, 8), rounds=2, steps=4, fragments=2, codec=Quantized(4)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_backend_gives_the_same_words(name: str) -> None:
+    blueprint = MAKERS[name]()
+    native = strategies.carry_out(blueprint, threads=2)
+    reference = strategies.carry_out(blueprint, backend="reference")
+    assert native.state.root == reference.state.root
+    ct.load_into(network(), native.state)
+    assert np.isfinite(native.losses()).all()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_plan_has_one_root(name: str) -> None:
+    assert MAKERS[name]().plan.root == MAKERS[name]().plan.root
+
+
+# ------------------------------------------------------------------ beside PyTorch
+
+
+def eager_steps(model: nn.Module, optimizer: torch.optim.Optimizer, order: np.ndarray) -> None:
+    inputs, targets = map(torch.from_numpy, arrays())
+    for samples in order:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs[samples]), targets[samples]).backward()
+        optimizer.step()
+
+
+def assert_close(state: State, model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        expected = parameter.detach().numpy()
+        np.testing.assert_allclose(state["parameters"][name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    for name, buffer in model.named_buffers():
+        np.testing.assert_allclose(state["buffers"][name], buffer.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def averaged(models: list[nn.Module]) -> nn.Module:
+    result = network()
+    with torch.no_grad():
+        for name, tensor in result.state_dict().items():
+            parts = [model.state_dict()[name] for model in models]
+            tensor.copy_(sum(parts) / len(parts) if tensor.is_floating_point() else parts[0])
+    return result
+
+
+def test_data_parallel_is_the_mean_of_gradients() -> None:
+    workers, steps = 3, 6
+    outcome = strategies.carry_out(
+        strategies.data_parallel(gradients(), datasets(workers, steps), steps=steps, optimizer=ADAMW)
+    )
+    model, inputs, targets = network(), *map(torch.from_numpy, arrays())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    order = orders(workers, steps)
+    for step in range(steps):
+        replicas = []
+        for worker in range(workers):
+            replica = network()
+            replica.load_state_dict(model.state_dict())
+            samples = order[worker][step]
+            nn.functional.mse_loss(replica(inputs[samples]), targets[samples]).backward()
+            replicas.append(replica)
+        for parameter, *parts in zip(*(m.parameters() for m in (model, *replicas)), strict=True):
+            parameter.grad = sum(part.grad for part in parts) / workers
+        model.load_state_dict(model.state_dict() | dict(averaged(replicas).named_buffers()))
+        optimizer.step()
+    assert_close(outcome.state, model)
+
+
+def test_shards_of_the_merge_change_nothing() -> None:
+    whole = strategies.carry_out(MAKERS["data parallel"]())
+    shards = strategies.carry_out(MAKERS["zero"]())
+    assert {k: v.tobytes() for k, v in whole.state["parameters"].items()} == {
+        k: v.tobytes() for k, v in shards.state["parameters"].items()
+    }
+
+
+def test_diloco_is_its_paper() -> None:
+    workers, rounds, steps = 2, 3, 4
+    outer = ct.optim.SGD(lr=0.7, momentum=0.9, nesterov=True)
+    outcome = strategies.carry_out(
+        strategies.diloco(
+            training(), datasets(workers, rounds * steps), rounds=rounds, steps=steps, outer=outer
+        )
+    )
+    shared, replicas = network(), [network() for _ in range(workers)]
+    inner = [torch.optim.AdamW(replica.parameters(), lr=RATE) for replica in replicas]
+    optimizer = torch.optim.SGD(shared.parameters(), lr=0.7, momentum=0.9, nesterov=True)
+    order = orders(workers, rounds * steps)
+    for round_ in range(rounds):
+        for worker, replica in enumerate(replicas):
+            replica.load_state_dict(shared.state_dict())
+            eager_steps(replica, inner[worker], order[worker][round_ * steps : (round_ + 1) * steps])
+        merged = averaged(replicas)
+        for parameter, mean in zip(shared.parameters(), merged.parameters(), strict=True):
+            parameter.grad = parameter.detach() - mean.detach()
+        optimizer.step()
+        shared.load_state_dict(shared.state_dict() | dict(merged.named_buffers()))
+    assert_close(outcome.state, shared)
+
+
+def test_lo_fi_is_the_mean_of_independent_runs() -> None:
+    workers, steps = 3, 5
+    outcome = strategies.carry_out(strategies.lo_fi(training(), datasets(workers, steps), steps=steps))
+    replicas = [network() for _ in range(workers)]
+    for replica, order in zip(replicas, orders(workers, steps), strict=True):
+        eager_steps(replica, torch.optim.AdamW(replica.parameters(), lr=RATE), order)
+    assert_close(outcome.state, averaged(replicas))
+
+
+# ------------------------------------------------------------------ relations
+
+
+def test_streaming_one_fragment_without_overlap_is_diloco() -> None:
+    streaming = strategies.streaming_diloco(
+        training(), datasets(2, 6), rounds=2, steps=3, fragments=1, overlap=False
+    )
+    diloco = strategies.diloco(training(), datasets(2, 6), rounds=2, steps=3)
+    assert strategies.carry_out(streaming).state.root == strategies.carry_out(diloco).state.root
+
+
+def test_a_late_fragment_is_mixed() -> None:
+    """With keep=1 a merge changes no worker: each then trains as if alone."""
+    alone = strategies.lo_fi(training(), datasets(1, 8), steps=8)
+    together = strategies.streaming_diloco(
+        training(), datasets(2, 8), rounds=2, steps=4, fragments=2, overlap=True, keep=1.0
+    )
+    losses = strategies.carry_out(together).losses(worker=0)
+    np.testing.assert_allclose(losses, strategies.carry_out(alone).losses(worker=0), rtol=1e-5)
+
+
+def test_what_codes_lose_is_sent_later() -> None:
+    """With error feedback, sparse changes add up to nearly what exact ones do; without it they do not."""
+    exact = strategies.diloco(training(), datasets(1, 40), rounds=20, steps=2, outer=ct.optim.SGD(lr=1.0))
+    target = strategies.carry_out(exact).state["parameters"]
+
+    def distance(decay: float) -> float:
+        made = strategies.diloco(
+            training(), datasets(1, 40), rounds=20, steps=2, outer=ct.optim.SGD(lr=1.0),
+            codec=TopK(16, 2, Quantized(8, 16)), decay=decay,
+        )  # fmt: skip
+        found = strategies.carry_out(made).state["parameters"]
+        return float(sum(np.square(found[name] - target[name]).sum() for name in target))
+
+    assert distance(1.0) < 0.8 * distance(0.0)
+
+
+def test_moves_are_signs_of_what_all_sent() -> None:
+    start = network().state_dict()
+    moved = strategies.carry_out(strategies.demo(gradients(), datasets(2, 1), steps=1, lr=0.5)).state[
+        "parameters"
+    ]
+    for name, tensor in moved.items():
+        steps = np.unique(np.abs(tensor - start[name].numpy()).round(4))
+        assert set(steps) <= {np.float32(0.0), np.float32(0.5)}, name
+
+
+def test_regrouping_changes_no_word() -> None:
+    program = training()
+    names = list(program.initial["parameters"])
+    groups = {
+        "second": [("parameters", name) for name in names[2:]],
+        "all else": [(group, name) for group in list(program.initial)[1:] for name in program.initial[group]],
+        "first": [("parameters", name) for name in names[:2]],
+    }
+    regrouped = regroup(program, groups)
+    (data,) = datasets(1, 3)
+    before, _ = ct.execute(program, program.initial_state(), data, steps=3)
+    start = State.from_tensors(
+        regrouped, [program.initial[group][name] for tensors in groups.values() for group, name in tensors]
+    )
+    after, _ = ct.execute(regrouped, start, data, steps=3)
+    for name in names[2:]:
+        assert after["second"][name].tobytes() == before["parameters"][name].tobytes()
+    for name in names[:2]:
+        assert after["first"][name].tobytes() == before["parameters"][name].tobytes()
+
+
+# ------------------------------------------------------------------ plans
+
+
+def test_what_does_not_change_does_not_travel() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    example = torch.zeros(8, 6), torch.zeros(8, 1)
+    program = ct.lower(model, nn.functional.mse_loss, optimizer=ADAMW, example=example)
+    blueprint = strategies.diloco(program, datasets(2, 4), rounds=2, steps=2)
+    assert set(blueprint.initial["frozen"]) == {"0.weight"}
+    frozen = list(blueprint.initial).index("frozen")
+    sources = [s for spec in blueprint.plan.segments for s in spec.inputs if s.segment == INITIAL]
+    assert any(source.group == frozen for source in sources)
+    state = strategies.carry_out(blueprint).state
+    assert state["parameters"]["0.weight"].tobytes() == model[0].weight.detach().numpy().tobytes()
+    ct.load_into(model, state)
+
+
+@pytest.mark.parametrize("price", [0, 1, 12345])
+def test_the_price_is_shared_out_by_work(price: int) -> None:
+    blueprint = strategies.diloco(training(), datasets(2, 6), rounds=2, steps=3, price=price)
+    assert blueprint.plan.price == price
+    by_role: dict[str, int] = {}
+    for spec, role in zip(blueprint.plan.segments, blueprint.roles, strict=True):
+        by_role[role.what] = by_role.get(role.what, 0) + spec.price
+    assert price < 100 or by_role["train"] > 5 * by_role["merge"]
+
+
+def test_training_begins_at_a_given_state() -> None:
+    first = strategies.carry_out(strategies.lo_fi(training(), datasets(2, 3), steps=3)).state
+    blueprint = strategies.lo_fi(training(), datasets(2, 3), steps=1, state=first)
+    begun = blueprint.initial["parameters"]
+    assert all(begun[name].tobytes() == tensor.tobytes() for name, tensor in first["parameters"].items())
+
+
+def streamed(steps: int, fragments: int) -> Blueprint:
+    return strategies.streaming_diloco(
+        training(), datasets(1, steps), rounds=1, steps=steps, fragments=fragments
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: strategies.diloco(training(), [], rounds=1, steps=1), "at least one worker"),
+        (lambda: strategies.diloco(training(), datasets(1, 1), rounds=0, steps=1), "rounds must be at least 1"),
+        (lambda: streamed(steps=3, fragments=2), "equal parts"),
+        (lambda: streamed(steps=99, fragments=99), "cannot be cut"),
+        (lambda: strategies.data_parallel(training(), datasets(1, 1), steps=1, optimizer=ADAMW), "lower_gradients"),
+    ],
+)  # fmt: skip
+def test_plans_that_cannot_be(make: Callable[[], Blueprint], message: str) -> None:
+    with pytest.raises(ct.PlanError, match=message):
+        make()
