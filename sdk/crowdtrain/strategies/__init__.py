@@ -2,7 +2,8 @@
 
 ``blueprint`` says what a plan needs and how one is drafted, ``crew`` holds the workers of a plan, ``programs`` writes
 the programs that merge, encode and receive, ``codecs`` how a change travels, ``merging`` puts these together. The
-strategies are in ``stepwise`` and ``periodic``. ``local`` carries a plan out on one machine. Nothing needs PyTorch.
+strategies are in ``stepwise`` and ``periodic``. ``local`` carries a plan out on one machine, ``traffic`` counts what
+would travel. Nothing needs PyTorch.
 """
 
 from crowdtrain.strategies.blueprint import Blueprint, Draft, Piece, Ref, Role
@@ -17,6 +18,7 @@ from crowdtrain.strategies.periodic import (
     streaming_diloco,
 )
 from crowdtrain.strategies.stepwise import data_parallel, demo, zero
+from crowdtrain.strategies.traffic import Traffic
 
 __all__ = [
     "Blueprint",
@@ -31,6 +33,7 @@ __all__ = [
     "Ref",
     "Role",
     "TopK",
+    "Traffic",
     "carry_out",
     "data_parallel",
     "demo",

@@ -11,6 +11,7 @@ from crowdtrain_engine.state import Array
 
 from crowdtrain.chain import INITIAL, Source
 from crowdtrain.strategies.blueprint import Blueprint, Role
+from crowdtrain.strategies.traffic import Traffic
 
 __all__ = ["Done", "Outcome", "carry_out"]
 
@@ -43,11 +44,13 @@ def carry_out(
     backend: str = "native",
     threads: int | None = None,
     isa: str | None = None,
+    traffic: Traffic | None = None,
     on_segment: Callable[[Done], None] = lambda done: None,
 ) -> Outcome:
     """Runs every segment of a plan, in order, and puts the result together.
 
-    A group is forgotten once no later segment needs it. Raises what the engine's ``execute`` raises.
+    A group is forgotten once no later segment needs it. ``traffic`` counts what would travel between machines. Raises
+    what the engine's ``execute`` raises.
     """
     left = Counter(source for spec in blueprint.plan.segments for source in spec.inputs)
     left.update(piece.source for piece in blueprint.result)
@@ -57,16 +60,18 @@ def carry_out(
     executors: dict[tuple[bytes, bytes], Executor] = {}
     finished = []
 
-    def take(source: Source) -> Sequence[Array]:
+    def take(source: Source, role: Role | None = None) -> Sequence[Array]:
         group = held[source]
+        if traffic is not None and role is not None:
+            traffic.needed(role, source, group)
         left[source] -= 1
         if not left[source]:
             del held[source]
         return group
 
     for index, spec in enumerate(blueprint.plan.segments):
-        program = blueprint.program(index)
-        tensors = [tensor for source in spec.inputs for tensor in take(source)]
+        program, role = blueprint.program(index), blueprint.roles[index]
+        tensors = [tensor for source in spec.inputs for tensor in take(source, role)]
         state = State.from_tensors(program, tensors)
         key = (spec.program_root, spec.data_root)
         if key in executors:
@@ -79,6 +84,8 @@ def carry_out(
         for number, group in enumerate(executors[key].state.values()):
             if left[Source(index, number)]:
                 held[Source(index, number)] = list(group.values())
-        finished.append(Done(index, blueprint.roles[index], logs))
+            if traffic is not None:
+                traffic.made(role, Source(index, number))
+        finished.append(Done(index, role, logs))
         on_segment(finished[-1])
     return Outcome(blueprint.assemble(take), tuple(finished))
