@@ -64,9 +64,8 @@ def text() -> Text:
 def order(windows: int, steps: int, batch: int, seed: int) -> NDArray[np.uint32]:
     """Which windows each step reads, ``[steps, batch]``: all of them before one comes again."""
     rng = np.random.default_rng(seed)
-    needed, permutations = steps * batch, []
-    while sum(map(len, permutations)) < needed:
-        permutations.append(rng.permutation(windows))
+    needed = steps * batch
+    permutations = [rng.permutation(windows) for _ in range(-(-needed // windows))]
     return np.concatenate(permutations)[:needed].reshape(steps, batch).astype(np.uint32)
 
 
