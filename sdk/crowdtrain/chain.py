@@ -169,7 +169,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSpec:
-    """A leaf of the plan."""
+    """A leaf of the plan.
+
+    Where ``fallbacks`` are given, one for each input, an input is optional unless its fallback is the same: if its
+    segment is not committed when this one is claimed, the fallback takes its place. At least ``quorum`` of the optional
+    inputs must be there.
+    """
 
     program_root: bytes
     data_root: bytes
@@ -177,6 +182,24 @@ class SegmentSpec:
     interval: int
     price: int
     inputs: tuple[Source, ...]
+    fallbacks: tuple[Source, ...] = ()
+    quorum: int = 0
+
+    @property
+    def optional(self) -> tuple[bool, ...]:
+        """Of each input whether it is."""
+        if not self.fallbacks:
+            return (False,) * len(self.inputs)
+        return tuple(source != other for source, other in zip(self.inputs, self.fallbacks, strict=True))
+
+    def sources(self, absent: int = 0) -> tuple[Source, ...]:
+        """Where the inputs come from if those whose bits are set in ``absent`` are not there."""
+        return tuple(self.fallbacks[i] if absent >> i & 1 else source for i, source in enumerate(self.inputs))
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """Inputs and fallbacks."""
+        return self.inputs + self.fallbacks
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ It comes from a stranger. Whatever it says is checked against roots on chain bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +35,8 @@ CidText = Annotated[str, Field(max_length=59), AfterValidator(_cid)]
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,38})$", max_length=39)]
 """Token units, as a decimal string: JSON's numbers end at 2^53."""
 Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
+SourceEntry = tuple[Uint32 | None, Uint32]
+"""Segment and group; a null segment is the initial state."""
 
 
 class _Strict(BaseModel):
@@ -65,15 +68,17 @@ class InitialEntry(_Strict):
 
 
 class SegmentEntry(_Strict):
-    """A leaf of the plan; ``program`` and ``dataset`` number the manifest's lists, a null source is the
-    initial state."""
+    """A leaf of the plan; ``program`` and ``dataset`` number the manifest's lists, a null source is the initial
+    state."""
 
     program: Uint32
     dataset: Uint32
     steps: Uint32
     interval: Uint32
     price: Amount
-    inputs: Annotated[tuple[tuple[Uint32 | None, Uint32], ...], Field(min_length=1, max_length=MAX_GROUPS)]
+    inputs: Annotated[tuple[SourceEntry, ...], Field(min_length=1, max_length=MAX_GROUPS)]
+    fallbacks: Annotated[tuple[SourceEntry, ...], Field(max_length=MAX_GROUPS)] = ()
+    quorum: Uint32 = 0
 
 
 class Manifest(_Strict):
@@ -123,7 +128,7 @@ class Manifest(_Strict):
         ):
             if number >= len(files):
                 raise PlanError(f"segment {index} uses {what} {number}, the manifest lists {len(files)}")
-        if any(segment == INITIAL for segment, _ in entry.inputs):
+        if any(segment == INITIAL for segment, _ in (*entry.inputs, *entry.fallbacks)):
             raise PlanError(f"segment {index}: the initial state is written as null, not as {INITIAL}")
         return SegmentSpec(
             program_root=self.programs[entry.program].root_bytes,
@@ -131,7 +136,9 @@ class Manifest(_Strict):
             steps=entry.steps,
             interval=entry.interval,
             price=int(entry.price),
-            inputs=tuple(Source(INITIAL if s is None else s, group) for s, group in entry.inputs),
+            inputs=_sources(entry.inputs),
+            fallbacks=_sources(entry.fallbacks),
+            quorum=entry.quorum,
         )
 
     @classmethod
@@ -160,11 +167,21 @@ class Manifest(_Strict):
                     steps=spec.steps,
                     interval=spec.interval,
                     price=str(spec.price),
-                    inputs=tuple((None if s.segment == INITIAL else s.segment, s.group) for s in spec.inputs),
+                    inputs=_listed(spec.inputs),
+                    fallbacks=_listed(spec.fallbacks),
+                    quorum=spec.quorum,
                 )
                 for spec in plan.segments
             ),
         )
+
+
+def _sources(entries: Sequence[SourceEntry]) -> tuple[Source, ...]:
+    return tuple(Source(INITIAL if segment is None else segment, group) for segment, group in entries)
+
+
+def _listed(sources: Sequence[Source]) -> tuple[SourceEntry, ...]:
+    return tuple((None if s.segment == INITIAL else s.segment, s.group) for s in sources)
 
 
 def _entries(files: dict[bytes, str]) -> tuple[FileEntry, ...]:

@@ -25,13 +25,17 @@ MAX_SEGMENTS = 2**16
 """most segments of a plan that a manifest can list; the contract allows more"""
 MAX_INTERVAL = 256
 MAX_CHECKPOINTS = 256
-_SPEC = "(bytes32,bytes32,uint32,uint32,uint128,(uint32,uint32)[])"
+_SPEC = "(bytes32,bytes32,uint32,uint32,uint128,(uint32,uint32)[],(uint32,uint32)[],uint32)"
 
 
 def encode(spec: SegmentSpec) -> bytes:
     """``abi.encode`` of a segment's specification."""
-    inputs = [(source.segment, source.group) for source in spec.inputs]
-    fields = (spec.program_root, spec.data_root, spec.steps, spec.interval, spec.price, inputs)
+    inputs, fallbacks = (
+        [(source.segment, source.group) for source in sources] for sources in (spec.inputs, spec.fallbacks)
+    )
+    fields = (
+        spec.program_root, spec.data_root, spec.steps, spec.interval, spec.price, inputs, fallbacks, spec.quorum,
+    )  # fmt: skip
     return abi_encode([_SPEC], [fields])
 
 
@@ -52,7 +56,7 @@ class Plan:
             raise PlanError(f"a plan has 1 to {MAX_SEGMENTS} segments, not {len(self.segments)}")
         for index, spec in enumerate(self.segments):
             _check(spec, f"segment {index}")
-            for source in spec.inputs:
+            for source in spec.all_sources:
                 self._check_source(source, index)
 
     def _check_source(self, source: Source, index: int) -> None:
@@ -92,7 +96,7 @@ class Plan:
     def initial_groups(self) -> frozenset[int]:
         """Groups of the initial state that some segment starts from."""
         return frozenset(
-            source.group for spec in self.segments for source in spec.inputs if source.segment == INITIAL
+            source.group for spec in self.segments for source in spec.all_sources if source.segment == INITIAL
         )
 
 
@@ -113,9 +117,16 @@ def _check(spec: SegmentSpec, where: str) -> None:
         raise PlanError(f"{where}: price must not be negative and fit in 128 bits, not {spec.price}")
     if not 1 <= len(spec.inputs) <= MAX_GROUPS:
         raise PlanError(f"{where}: a state has 1 to {MAX_GROUPS} groups, not {len(spec.inputs)}")
-    for source in spec.inputs:
+    for source in spec.all_sources:
         if not 0 <= source.group < MAX_GROUPS:
             raise PlanError(f"{where}: group {source.group} of its source cannot be")
+    if len(spec.fallbacks) not in (0, len(spec.inputs)):
+        raise PlanError(f"{where}: {len(spec.inputs)} inputs need as many fallbacks, or none")
+    for source, fallback, optional in zip(spec.inputs, spec.fallbacks, spec.optional, strict=False):
+        if optional and source.segment == INITIAL:
+            raise PlanError(f"{where}: the initial state is always there and needs no fallback {fallback}")
+    if not 0 <= spec.quorum <= sum(spec.optional):
+        raise PlanError(f"{where}: quorum is {spec.quorum}, {sum(spec.optional)} inputs are optional")
 
 
 def chain(

@@ -24,9 +24,10 @@ def word(value: int) -> bytes:
 
 
 def test_a_leaf_is_over_the_abi_encoding() -> None:
-    # a dynamic tuple: its offset, five static fields, offset of the array, its length, its pairs
-    fields = SPEC.program_root + SPEC.data_root + word(10) + word(4) + word(7) + word(6 * 32)
-    encoded = word(32) + fields + word(2) + word(INITIAL) + word(0) + word(INITIAL) + word(1)
+    # a dynamic tuple: its offset, static fields and offsets of the arrays, then the arrays: length, pairs
+    fields = SPEC.program_root + SPEC.data_root + word(10) + word(4) + word(7) + word(8 * 32) + word(13 * 32)
+    inputs = word(2) + word(INITIAL) + word(0) + word(INITIAL) + word(1)
+    encoded = word(32) + fields + word(SPEC.quorum) + inputs + word(0)
     assert plans.leaf(SPEC) == sha256(b"\x00" + encoded).digest()
 
 

@@ -28,6 +28,9 @@ MAKERS: dict[str, Callable[[], Blueprint]] = {
         training(), datasets(2, 9), rounds=3, steps=3, codec=Quantized(4), broadcast=Quantized(8)
     ),
     "sparse": lambda: strategies.sparse_loco(training(), datasets(2, 6), rounds=2, steps=3, codec=TopK(16, 1)),
+    "elastic": lambda: strategies.elastic_diloco(
+        training(), datasets(3, 6), rounds=2, steps=[3, 2, 1], quorum=2, codec=Quantized(8)
+    ),
     "streaming": lambda: strategies.streaming_diloco(
         training(), datasets(2, 8), rounds=2, steps=4, fragments=2, codec=Quantized(4)
     ),
@@ -162,6 +165,127 @@ def test_a_late_fragment_is_mixed() -> None:
     np.testing.assert_allclose(losses, strategies.carry_out(alone).losses(worker=0), rtol=1e-5)
 
 
+# ------------------------------------------------------------------ elastic merges
+
+
+def elastic(quorum: int, *, outer: ct.optim.Optimizer | None = None, steps: int | list[int] = 3) -> Blueprint:
+    return strategies.elastic_diloco(
+        training(), datasets(2, 9), rounds=3, steps=steps, quorum=quorum, outer=outer or ct.optim.SGD(lr=1.0)
+    )
+
+
+def encodings(blueprint: Blueprint, worker: int) -> list[int]:
+    return [i for i, role in enumerate(blueprint.roles) if (role.what, role.worker) == ("encode", worker)]
+
+
+def test_with_everybody_there_it_is_diloco() -> None:
+    whole = strategies.diloco(training(), datasets(2, 9), rounds=3, steps=3, outer=ct.optim.SGD(lr=1.0))
+    expected = strategies.carry_out(whole).state["parameters"]
+    found = strategies.carry_out(elastic(2)).state["parameters"]
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name], tensor, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_who_comes_late_joins_the_next_merge() -> None:
+    blueprint = elastic(1)
+    first = encodings(blueprint, worker=1)[0]
+    found = strategies.carry_out(blueprint, late={first}).state
+    models = [network(), network()]
+    inner = [torch.optim.AdamW(model.parameters(), lr=RATE) for model in models]
+    order, shared, missed = orders(2, 9), network(), None
+    for round_ in range(3):
+        changes = []
+        for k, model in enumerate(models):
+            model.load_state_dict(shared.state_dict())
+            # whoever was late had not even begun to be counted: moments are those of the round before
+            eager_steps(model, inner[k], order[k][round_ * 3 : round_ * 3 + 3])
+            changes.append(
+                [
+                    s.detach() - p.detach()
+                    for s, p in zip(shared.parameters(), model.parameters(), strict=True)
+                ]
+            )
+        if round_ == 0:
+            missed, changes = changes[1], changes[:1]
+            models_there = models[:1]
+        else:
+            models_there = models
+            if missed is not None:
+                changes[1] = [a + b for a, b in zip(changes[1], missed, strict=True)]
+                missed = None
+        buffers = dict(averaged(models_there).named_buffers())
+        with torch.no_grad():
+            for parameter, *parts in zip(shared.parameters(), *changes, strict=True):
+                parameter -= sum(parts) / len(parts)
+        shared.load_state_dict(shared.state_dict() | buffers)
+    assert_close(found, shared)
+
+
+def test_changes_count_by_their_steps() -> None:
+    """A worker whose steps are a hundredth of the other's hardly moves the model."""
+    blueprint = strategies.elastic_diloco(
+        training(), datasets(2, 100), rounds=1, steps=[100, 1], quorum=2, outer=ct.optim.SGD(lr=1.0)
+    )
+    alone = strategies.carry_out(strategies.lo_fi(training(), datasets(1, 100), steps=100)).state[
+        "parameters"
+    ]
+    found = strategies.carry_out(blueprint).state["parameters"]
+    start = training().initial["parameters"]
+    for name, tensor in alone.items():
+        np.testing.assert_allclose(
+            found[name] - start[name], (tensor - start[name]) / 1.01, atol=2e-4, err_msg=name
+        )
+
+
+def test_a_quorum_that_is_missed() -> None:
+    blueprint = elastic(2)
+    with pytest.raises(ct.PlanError, match="optional inputs"):
+        strategies.carry_out(blueprint, late={encodings(blueprint, worker=0)[1]})
+
+
+def test_momentum_turns_at_every_third_merge() -> None:
+    """Algorithm 3 of arXiv 2401.09135, on changes that are known because the workers' data are one sample."""
+    outer = strategies.DelayedNesterov(lr=0.5, momentum=0.8, every=3)
+    exact = strategies.diloco(training(), datasets(1, 14), rounds=7, steps=2, outer=outer)
+    merged = [i for i, role in enumerate(exact.roles) if role.what == "merge"]
+    trained = [i for i, role in enumerate(exact.roles) if role.what == "train"]
+    states = _outputs(exact)
+    parameter = training().initial["parameters"]["3.weight"].astype(np.float64)
+    momentum, gathered = np.zeros_like(parameter), np.zeros_like(parameter)
+    place = list(training().initial["parameters"]).index("3.weight")
+    for turn, (train, merge) in enumerate(zip(trained, merged, strict=True)):
+        change = parameter - states[train]["parameters"][place]
+        gathered = gathered + change
+        if (turn + 1) % 3 == 0:
+            momentum = 0.8 * momentum + gathered / 3
+            parameter = parameter - 0.5 * (0.8 * momentum + change / 3)
+            gathered = np.zeros_like(parameter)
+        else:
+            parameter = parameter - 0.5 * change / 3
+        np.testing.assert_allclose(states[merge]["parameters"][place], parameter, rtol=1e-4, atol=1e-6)
+        parameter = states[merge]["parameters"][place].astype(np.float64)
+
+
+def _outputs(blueprint: Blueprint) -> list[dict[str, list[np.ndarray]]]:
+    """Output groups of every segment."""
+    outputs: list[dict[str, list[np.ndarray]]] = []
+    for index, spec in enumerate(blueprint.plan.segments):
+        program = blueprint.program(index)
+        groups = [
+            list(list(blueprint.initial.values())[source.group].values())
+            if source.segment == INITIAL
+            else list(outputs[source.segment].values())[source.group]
+            for source in spec.inputs
+        ]
+        state = State.from_tensors(program, [tensor for group in groups for tensor in group])
+        after, _ = ct.execute(program, state, blueprint.dataset(index), steps=spec.steps)
+        outputs.append({name: list(group.values()) for name, group in after.items()})
+    return outputs
+
+
+# ------------------------------------------------------------------ codes
+
+
 def test_what_codes_lose_is_sent_later() -> None:
     """With error feedback, sparse changes add up to nearly what exact ones do; without it they do not."""
     exact = strategies.diloco(training(), datasets(1, 40), rounds=20, steps=2, outer=ct.optim.SGD(lr=1.0))
@@ -255,6 +379,8 @@ def streamed(steps: int, fragments: int) -> Blueprint:
     [
         (lambda: strategies.diloco(training(), [], rounds=1, steps=1), "at least one worker"),
         (lambda: strategies.diloco(training(), datasets(1, 1), rounds=0, steps=1), "rounds must be at least 1"),
+        (lambda: elastic(3), "a quorum of 3"),
+        (lambda: elastic(1, steps=[1]), "steps of 1"),
         (lambda: streamed(steps=3, fragments=2), "equal parts"),
         (lambda: streamed(steps=99, fragments=99), "cannot be cut"),
         (lambda: strategies.data_parallel(training(), datasets(1, 1), steps=1, optimizer=ADAMW), "lower_gradients"),

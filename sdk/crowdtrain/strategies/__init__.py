@@ -1,19 +1,20 @@
 """Training strategies: how many machines train one model. Each is a plan builder and nothing more.
 
 ``blueprint`` says what a plan needs and how one is drafted, ``crew`` holds the workers of a plan, ``programs`` writes
-the programs that merge, encode and receive, ``codecs`` how a change travels, ``merging`` puts these together. The
-strategies are in ``stepwise`` and ``periodic``. ``local`` carries a plan out on one machine, ``traffic`` counts what
-would travel. Nothing needs PyTorch.
+the programs that merge, encode and receive, ``codecs`` how a change travels, ``outer`` how a merge moves the model;
+``merging`` puts these together. The strategies are in ``stepwise``, ``periodic`` and ``elastic``. ``local`` carries a
+plan out on one machine, ``traffic`` counts what would travel. Nothing needs PyTorch.
 """
 
-from crowdtrain.strategies.blueprint import Blueprint, Draft, Piece, Ref, Role
+from crowdtrain.strategies.blueprint import Blueprint, Draft, Either, Piece, Ref, Role
 from crowdtrain.strategies.codecs import Codec, Cosine, Exact, Quantized, TopK
+from crowdtrain.strategies.elastic import elastic_diloco
 from crowdtrain.strategies.local import Done, Outcome, carry_out
+from crowdtrain.strategies.outer import DelayedNesterov, outer_optimizer
 from crowdtrain.strategies.periodic import (
     diloco,
     lo_fi,
     local_sgd,
-    outer_optimizer,
     sparse_loco,
     streaming_diloco,
 )
@@ -24,8 +25,10 @@ __all__ = [
     "Blueprint",
     "Codec",
     "Cosine",
+    "DelayedNesterov",
     "Done",
     "Draft",
+    "Either",
     "Exact",
     "Outcome",
     "Piece",
@@ -38,6 +41,7 @@ __all__ = [
     "data_parallel",
     "demo",
     "diloco",
+    "elastic_diloco",
     "lo_fi",
     "local_sgd",
     "outer_optimizer",

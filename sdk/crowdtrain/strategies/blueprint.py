@@ -15,7 +15,7 @@ from crowdtrain.chain import INITIAL, SegmentSpec, Source
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, Plan
 from crowdtrain.tensors import group_types
 
-__all__ = ["Blueprint", "Draft", "Piece", "Ref", "Role", "no_data"]
+__all__ = ["Blueprint", "Draft", "Either", "Piece", "Ref", "Role", "no_data"]
 
 CHECKPOINTS = 16
 """checkpoints of a segment that are aimed at"""
@@ -47,6 +47,14 @@ class Ref:
     def size(self) -> int:
         """Bytes of the tensors."""
         return 4 * sum(kind.size for kind in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A group, or another one if its segment is not committed when it is needed."""
+
+    ref: Ref
+    fallback: Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,8 @@ class _Planned:
     program: Program
     data: Dataset
     inputs: tuple[Source, ...]
+    fallbacks: tuple[Source, ...]
+    quorum: int
     steps: int
     interval: int
     role: Role
@@ -137,15 +147,17 @@ class Draft:
         self,
         program: Program,
         data: Dataset,
-        inputs: Mapping[str, Ref],
+        inputs: Mapping[str, Ref | Either],
         *,
         role: Role,
         steps: int = 1,
         interval: int | None = None,
+        quorum: int = 0,
     ) -> dict[str, Ref]:
         """A segment of ``steps`` steps; its output groups, by their names in ``program``.
 
-        ``inputs`` gives each group of the program. Raises PlanError if one is missing, unknown, or of other types.
+        ``inputs`` gives each group of the program; of those that have a fallback, ``quorum`` must be there. Raises
+        PlanError if one is missing, unknown, or of other types.
         """
         bound = self._bind(program, data)
         names = bound.labels.groups
@@ -155,13 +167,20 @@ class Draft:
                 f"{where}: its program has the groups {', '.join(names)}; given are {', '.join(inputs)}"
             )
         kinds = dict(zip(names, group_types(bound), strict=True))
-        for name, types in kinds.items():
-            if inputs[name].types != types:
+        pairs = [
+            (ref.ref, ref.fallback) if isinstance(ref, Either) else (ref, ref)
+            for ref in map(inputs.get, names)
+            if ref
+        ]
+        for (name, types), pair in zip(kinds.items(), pairs, strict=True):
+            if any(ref.types != types for ref in pair):
                 raise PlanError(f"{where}: group {name} has other types than what it is given")
         if interval is None:
             interval = min(MAX_INTERVAL, max(1, steps // CHECKPOINTS, -(-steps // MAX_CHECKPOINTS)))
-        sources = tuple(inputs[name].source for name in names)
-        self._segments.append(_Planned(bound, data, sources, steps, min(interval, steps), role))
+        sources, others = (tuple(ref.source for ref in refs) for refs in zip(*pairs, strict=True))
+        fallbacks = others if others != sources else ()
+        interval = min(interval, steps)
+        self._segments.append(_Planned(bound, data, sources, fallbacks, quorum, steps, interval, role))
         number = len(self._segments) - 1
         return {name: Ref(Source(number, i), kinds[name]) for i, name in enumerate(names)}
 
@@ -170,7 +189,8 @@ class Draft:
 
         Groups of the initial state with which nothing begins are left out. Raises PlanError if no plan can be made.
         """
-        sources = [source for planned in self._segments for source in planned.inputs]
+        sources = [source for planned in self._segments for source in planned.inputs + planned.fallbacks]
+        sources += [piece.source for piece in result]
         used = {source.group for source in sources if source.segment == INITIAL}
         kept = [number for number in range(len(self._initial)) if number in used]
         if len(kept) > MAX_GROUPS:
@@ -189,6 +209,8 @@ class Draft:
                 interval=planned.interval,
                 price=share,
                 inputs=tuple(map(placed, planned.inputs)),
+                fallbacks=tuple(map(placed, planned.fallbacks)),
+                quorum=planned.quorum,
             )
             for planned, share in zip(self._segments, _shares(price, works), strict=True)
         ]

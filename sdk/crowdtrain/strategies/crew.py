@@ -10,14 +10,14 @@ from crowdtrain_engine import Dataset, Program, State, TensorType
 from crowdtrain._errors import PlanError
 from crowdtrain._training import LoweredProgram
 from crowdtrain.lowering.update import GRADIENTS
-from crowdtrain.strategies.blueprint import Draft, Piece, Ref, Role, no_data
+from crowdtrain.strategies.blueprint import Draft, Either, Piece, Ref, Role, no_data
 from crowdtrain.strategies.programs import Written, regroup
 from crowdtrain.tensors import group_types
 
 __all__ = ["BUFFERS", "FROZEN", "PARAMETERS", "Crew", "balanced", "positive", "trained"]
 
 PARAMETERS, BUFFERS, FROZEN = "parameters", "buffers", "frozen"
-Groups = Mapping[str, Ref]
+Groups = Mapping[str, Ref | Either]
 
 
 class Crew:
@@ -109,7 +109,7 @@ class Crew:
         self.own[worker] = {name: out[name] for name in self.own[worker]}
         return out
 
-    def apply(self, written: Written, inputs: Groups, role: Role) -> dict[str, Ref]:
+    def apply(self, written: Written, inputs: Groups, role: Role, *, quorum: int = 0) -> dict[str, Ref]:
         """A segment of one step of a program that reads no data. Groups that ``inputs`` does not give begin as the
         program says, the same for everybody."""
         started = {}
@@ -120,7 +120,7 @@ class Crew:
                     ref = self.draft.begin(f"{group} {len(self._started)}", tensors)
                     self._started[key] = (written, ref)  # the first keeps its id from being used again
                 started[group] = self._started[key][1]
-        return self.draft.add(written.program, no_data(), {**inputs, **started}, role=role)
+        return self.draft.add(written.program, no_data(), {**inputs, **started}, role=role, quorum=quorum)
 
     def zeros(self, program: Program, group: str) -> Ref:
         """A group of words 0, of the types that ``group`` has in ``program``; everybody begins with the same one."""
@@ -135,7 +135,7 @@ class Crew:
             self._zeros[key] = self.draft.begin(f"zeros {len(self._zeros)}", tensors)
         return self._zeros[key]
 
-    def result(self, groups: Groups | None = None) -> list[Piece]:
+    def result(self, groups: Mapping[str, Ref] | None = None) -> list[Piece]:
         """The model as it was merged last, or with ``groups`` in place of some of it."""
         final = {**self.shared, **(groups or {})}
         pieces = [Piece(PARAMETERS, names, final[part].source) for part, names in self.parts.items()]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from crowdtrain_engine import Executor, State
 from crowdtrain_engine.state import Array
 
-from crowdtrain.chain import INITIAL, Source
+from crowdtrain._errors import PlanError
+from crowdtrain.chain import INITIAL, SegmentSpec, Source
 from crowdtrain.strategies.blueprint import Blueprint, Role
 from crowdtrain.strategies.traffic import Traffic
 
@@ -45,14 +46,16 @@ def carry_out(
     threads: int | None = None,
     isa: str | None = None,
     traffic: Traffic | None = None,
+    late: Collection[int] = (),
     on_segment: Callable[[Done], None] = lambda done: None,
 ) -> Outcome:
     """Runs every segment of a plan, in order, and puts the result together.
 
-    A group is forgotten once no later segment needs it. ``traffic`` counts what would travel between machines. Raises
-    what the engine's ``execute`` raises.
+    ``traffic`` counts what would travel between machines. Segments in ``late`` are not there yet when those that can do
+    without them begin. Raises PlanError if a quorum is missed, and what the engine's ``execute`` raises.
     """
-    left = Counter(source for spec in blueprint.plan.segments for source in spec.inputs)
+    chosen = [_sources(spec, index, late) for index, spec in enumerate(blueprint.plan.segments)]
+    left = Counter(source for sources in chosen for source in sources)
     left.update(piece.source for piece in blueprint.result)
     held: dict[Source, Sequence[Array]] = {
         Source(INITIAL, i): list(group.values()) for i, group in enumerate(blueprint.initial.values())
@@ -71,7 +74,7 @@ def carry_out(
 
     for index, spec in enumerate(blueprint.plan.segments):
         program, role = blueprint.program(index), blueprint.roles[index]
-        tensors = [tensor for source in spec.inputs for tensor in take(source, role)]
+        tensors = [tensor for source in chosen[index] for tensor in take(source, role)]
         state = State.from_tensors(program, tensors)
         key = (spec.program_root, spec.data_root)
         if key in executors:
@@ -89,3 +92,14 @@ def carry_out(
         finished.append(Done(index, role, logs))
         on_segment(finished[-1])
     return Outcome(blueprint.assemble(take), tuple(finished))
+
+
+def _sources(spec: SegmentSpec, index: int, late: Collection[int]) -> tuple[Source, ...]:
+    """Where the inputs of a segment come from."""
+    optional = spec.optional
+    absent = [i for i, source in enumerate(spec.inputs) if optional[i] and source.segment in late]
+    if sum(optional) - len(absent) < spec.quorum:
+        raise PlanError(
+            f"segment {index} needs {spec.quorum} of {sum(optional)} optional inputs, {len(absent)} are late"
+        )
+    return spec.sources(sum(1 << i for i in absent))

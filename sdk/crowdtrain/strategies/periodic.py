@@ -18,9 +18,10 @@ from crowdtrain.strategies.blueprint import Blueprint, Draft, Ref, Role
 from crowdtrain.strategies.codecs import Codec, Quantized, TopK
 from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Crew, balanced, positive
 from crowdtrain.strategies.merging import Merging
+from crowdtrain.strategies.outer import outer_optimizer
 from crowdtrain.strategies.programs import mix
 
-__all__ = ["diloco", "lo_fi", "local_sgd", "outer_optimizer", "sparse_loco", "streaming_diloco"]
+__all__ = ["diloco", "lo_fi", "local_sgd", "sparse_loco", "streaming_diloco"]
 
 SPARSE = TopK(64, 2, Quantized(2))
 
@@ -54,18 +55,6 @@ def lo_fi(
     For models that are trained already: give ``state``, or a program that was lowered from such a model.
     """
     return local_sgd(program, data, rounds=1, steps=steps, state=state, price=price)
-
-
-def outer_optimizer(rounds: int) -> Optimizer:
-    """The outer optimizer that DiLoCo uses for so many rounds.
-
-    The paper's Nesterov momentum of 0.9 needs tens of rounds to get going; with few it leaves the model behind that of
-    one worker. So momentum grows with the number of rounds, and below 8 the outer step is a plain mean.
-    """
-    if rounds < 8:
-        return SGD(lr=1.0)
-    momentum = min(0.9, 1.0 - 4.0 / rounds)
-    return SGD(lr=0.7, momentum=momentum, nesterov=True)
 
 
 def diloco(

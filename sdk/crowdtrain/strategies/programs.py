@@ -17,16 +17,19 @@ from crowdtrain_engine.state import Array
 from crowdtrain._errors import PlanError
 from crowdtrain.lowering.assembly import CONSTANTS
 from crowdtrain.lowering.builder import Builder
-from crowdtrain.lowering.expr import Expr, lt, select
+from crowdtrain.lowering.expr import Expr, const, eq, lt, select
 from crowdtrain.lowering.tensor import Tensor
 from crowdtrain.optim.rule import Counting, Optimizer, Slot, Update
 from crowdtrain.optim.schedules import Schedule
 from crowdtrain.strategies.codecs import Codec
 
-__all__ = ["Written", "change", "encode", "mean", "merge", "mix", "receive", "regroup"]
+__all__ = ["WEIGHT", "Written", "change", "encode", "mean", "merge", "mix", "receive", "regroup"]
 
 Types = Mapping[str, TensorType]
 """Tensors of a group, by name."""
+
+WEIGHT: Types = {"weight": TensorType(DType.f32, ())}
+"""The group that says how much a worker's change counts."""
 
 _ADDED = 8
 """tensors that are added in one nest"""
@@ -89,17 +92,35 @@ def code_zeros(types: Types, codec: Codec) -> dict[str, Array]:
     }
 
 
-def mean(b: Builder, tensors: Sequence[Tensor], what: str) -> Tensor:
-    """The mean of tensors of one shape: their sum, in their order, times one over their number."""
-    if len(tensors) == 1:
+def mean(b: Builder, tensors: Sequence[Tensor], what: str, shares: Sequence[Tensor] = ()) -> Tensor:
+    """The mean of tensors of one shape: their sum, in their order, times one over their number; or the sum of each
+    times its share."""
+    if len(tensors) == 1 and not shares:
         return tensors[0]
+    if shares:
+        pairs = zip(tensors, shares, strict=True)
+        tensors = [b.pointwise(lambda t, share: t * share, *pair, what=what) for pair in pairs]
     total = tensors[0]
     for start in range(1, len(tensors), _ADDED):
         part = tensors[start : start + _ADDED]
         total = b.pointwise(_added, total, *part, what=what)
         if start + _ADDED < len(tensors):
             total = b.stored(total)
-    return b.pointwise(lambda t: t * (1.0 / len(tensors)), total, what=what)
+    return total if shares else b.pointwise(lambda t: t * (1.0 / len(tensors)), total, what=what)
+
+
+def _shares(b: Builder, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Of each weight its part of all of them; 0 if they are 0."""
+    if not weights:
+        return []
+    total = weights[0]
+    for weight in weights[1:]:
+        total = b.stored(b.pointwise(lambda t, w: t + w, total, weight, what="sum of weights"))
+
+    def share(weight: Expr, whole: Expr) -> Expr:
+        return select(lt(0.0, whole), weight / whole, 0.0)
+
+    return [b.stored(b.pointwise(share, weight, total, what="share")) for weight in weights]
 
 
 def _added(*terms: Expr) -> Expr:
@@ -109,21 +130,39 @@ def _added(*terms: Expr) -> Expr:
     return total
 
 
-def encode(types: Types, codec: Codec, *, decay: float = 1.0) -> Written:
+def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | None = None) -> Written:
     """A worker's change since the last merge, encoded.
 
     Groups: ``base`` (the tensors as the last merge left them), ``local`` (as the worker has them now), ``lost`` (what
-    codes have not sent yet; absent if the codec is exact) and ``code``. Afterwards ``code`` is that of ``base - local +
-    decay * lost``, and ``lost`` what it misses.
+    codes have not sent yet; absent if there is nothing to lose) and ``code``. Afterwards ``code`` is that of ``base -
+    local + decay * lost``, and ``lost`` what it misses.
+
+    With ``weight`` a merge may do without the worker: group ``weight`` becomes this number, and if ``merged`` (the
+    weight that the merge before took from the worker) is 0, what ``code`` said last is sent once more.
     """
     sheet = _Sheet()
     b = sheet.b
     base, local = sheet.group("base", types), sheet.group("local", types)
-    lost = {} if codec.is_exact else sheet.group("lost", types, 0.0)
+    keeps = not codec.is_exact or weight is not None
+    lost = sheet.group("lost", types, 0.0) if keeps else {}
     code = sheet.codes("code", types, codec)
+    merged: Tensor | None = None
+    if weight is not None:
+        merged = sheet.group("merged", WEIGHT, 1.0)["weight"]
+        own = sheet.group("weight", WEIGHT, 0.0)["weight"]
+        b.next(own, b.map((), lambda: const(weight), "weight"))
     for name, kind in types.items():
         with b.label(name):
             moved = b.pointwise(lambda was, now: was - now, base[name], local[name], what="change")
+            if merged is not None:
+                before = codec.decode(b, code[name], kind.shape, "what was sent before")
+                moved = b.pointwise(
+                    lambda m, c, w: m + select(eq(w, 0.0), c, 0.0),
+                    moved,
+                    before,
+                    merged,
+                    what="change, and what was missed",
+                )
             _send(b, codec, moved, lost.get(name), decay, code[name], kind)
     return sheet.finish()
 
@@ -174,6 +213,7 @@ def merge(
     codec: Codec | None = None,
     broadcast: Codec | None = None,
     sign: bool = False,
+    weighted: bool = False,
     buffers: Types | None = None,
 ) -> Written:
     """The outer step: the mean of the workers' changes is the gradient with which ``optimizer`` moves the tensors.
@@ -183,8 +223,10 @@ def merge(
     ``buffers`` a group ``buffers`` and the workers' ``buffers.0`` and so on, whose numbers become their mean and whose
     integers those of the first worker.
 
-    With ``broadcast`` the move itself is encoded: ``parameters`` become what a receiver makes of the group ``code``,
-    and the rest waits in ``lost``. With ``sign`` the gradient is the sign of the mean (as signSGD, and DeMo).
+    With ``weighted`` there are groups ``weight.0`` and so on as well: each change counts as much as its weight, and
+    where all are 0 nothing moves. With ``broadcast`` the move itself is encoded: ``parameters`` become what a receiver
+    makes of the group ``code``, and the rest waits in ``lost``. With ``sign`` the gradient is the sign of the mean (as
+    signSGD, and DeMo).
     """
     sheet = _Sheet()
     b = sheet.b
@@ -200,6 +242,7 @@ def merge(
     sent = sheet.codes("code", types, broadcast) if broadcast is not None else {}
     codes = [sheet.codes(f"change.{k}", types, codec) for k in range(workers)] if codec else []
     locals_ = [] if codec else [sheet.group(f"local.{k}", types) for k in range(workers)]
+    weights = [sheet.group(f"weight.{k}", WEIGHT)["weight"] for k in range(workers)] if weighted else []
     own = sheet.group("buffers", buffers) if buffers else {}
     theirs = [sheet.group(f"buffers.{k}", buffers) for k in range(workers)] if buffers else []
 
@@ -217,11 +260,12 @@ def merge(
         shared = optimizer.count(counting)
     for name, tensor in counting.new.items():
         b.next(counters[name], tensor)
+    shares = _shares(b, weights)
     for name, kind in types.items():
         with b.label(name):
             if codec is not None:
                 changes = [codec.decode(b, code[name], kind.shape, "change") for code in codes]
-                gradient = mean(b, changes, "mean change")
+                gradient = mean(b, changes, "mean change", shares)
             else:
                 whole = mean(b, [local[name] for local in locals_], "mean")
                 gradient = b.pointwise(
@@ -254,7 +298,8 @@ def merge(
     for name, tensor in own.items():
         with b.label(name):
             values = [group[name] for group in theirs]
-            b.next(tensor, b.stored(mean(b, values, "mean")) if tensor.dtype is DType.f32 else values[0])
+            averages = tensor.dtype is DType.f32
+            b.next(tensor, b.stored(mean(b, values, "mean", shares)) if averages else values[0])
     return sheet.finish()
 
 

@@ -1,0 +1,114 @@
+"""DiLoCo that waits for nobody: a merge takes the workers that are there when it is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crowdtrain_engine import Dataset, State
+
+from crowdtrain._errors import PlanError
+from crowdtrain._training import LoweredProgram
+from crowdtrain.optim.rule import Optimizer
+from crowdtrain.strategies.blueprint import Blueprint, Draft, Either, Ref, Role
+from crowdtrain.strategies.codecs import Codec, Exact
+from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Crew, positive
+from crowdtrain.strategies.outer import outer_optimizer
+from crowdtrain.strategies.programs import Written, encode, merge
+
+__all__ = ["elastic_diloco"]
+
+EXACT = Exact()
+
+
+def elastic_diloco(
+    program: LoweredProgram,
+    data: Sequence[Dataset],
+    *,
+    rounds: int,
+    steps: int | Sequence[int],
+    quorum: int,
+    outer: Optimizer | None = None,
+    codec: Codec = EXACT,
+    state: State | None = None,
+    price: int = 0,
+) -> Blueprint:
+    """DiLoCo whose merges take any ``quorum`` of the round's workers, or more if more are there when one is claimed.
+
+    Who is taken is fixed on chain by the claim. Who comes late adds the change to that of the next round; a worker that
+    has not even begun the round goes on from where it was a round before. Changes count by the steps that they took:
+    ``steps`` may differ between workers. ``outer`` may be a :class:`~crowdtrain.strategies.outer.DelayedNesterov` where
+    quorums are small (arXiv 2401.09135). Raises PlanError for a quorum that cannot be.
+    """
+    counts = [steps] * len(data) if isinstance(steps, int) else list(steps)
+    positive(rounds=rounds, quorum=quorum, **{f"steps[{k}]": count for k, count in enumerate(counts)})
+    if len(counts) != len(data) or quorum > len(data):
+        raise PlanError(f"{len(data)} workers, but steps of {len(counts)} and a quorum of {quorum}")
+    draft = Draft()
+    crew = Crew(draft, program, data, state=state)
+    types = crew.types[PARAMETERS]
+    merging = merge(
+        types, crew.workers, outer or outer_optimizer(rounds),
+        codec=codec, weighted=True, buffers=crew.buffers or None,
+    )  # fmt: skip
+    encodings = {count: encode(types, codec, weight=float(count)) for count in set(counts)}
+    workers = [_Worker(crew, k, count, encodings[count]) for k, count in enumerate(counts)]
+    memory: dict[str, Ref] = {}
+    for round_ in range(rounds):
+        inputs: dict[str, Ref | Either] = {PARAMETERS: crew.shared[PARAMETERS], **memory}
+        groups = 2
+        if crew.buffers:
+            inputs[BUFFERS] = crew.shared[BUFFERS]
+            groups = 3
+        for worker in workers:
+            inputs |= worker.go(round_)
+        out = crew.apply(merging, inputs, Role("merge", round_), quorum=quorum * groups)
+        memory = {
+            name: ref for name, ref in out.items() if "." not in name and name not in (PARAMETERS, BUFFERS)
+        }
+        crew.shared |= {name: out[name] for name in crew.shared if name in out}
+        for worker in workers:
+            worker.merged = out[f"weight.{worker.number}"]
+    return draft.finish(crew.result(), price=price)
+
+
+class _Worker:
+    """What a worker has, and had a round before: what it goes on from if the last round is not there yet."""
+
+    def __init__(self, crew: Crew, number: int, steps: int, encoding: Written) -> None:
+        self.crew, self.number, self._steps, self._encoding = crew, number, steps, encoding
+        self._kept: dict[str, Ref] = {}
+        self._before: dict[str, Ref] = {}
+        self._own_before: dict[str, Ref] = {}
+        self.merged: Ref | None = None
+        """the weight that the last merge took from it"""
+
+    def go(self, round_: int) -> dict[str, Ref | Either]:
+        """Trains and encodes; what the merge may take."""
+        crew, k = self.crew, self.number
+        own = crew.own[k]
+        start = {
+            name: Either(ref, self._own_before[name]) if self._own_before else ref
+            for name, ref in own.items()
+        }
+        self._own_before = dict(own) if round_ else {}
+        base = crew.shared[PARAMETERS]
+        out = crew.train(k, round_, self._steps, start)
+        kept = {
+            name: Either(ref, self._before[name]) if self._before else ref for name, ref in self._kept.items()
+        }
+        inputs: dict[str, Ref | Either] = {"base": base, "local": out[PARAMETERS], **kept}
+        if self.merged is not None:
+            inputs["merged"] = self.merged
+        if "code" not in inputs:
+            inputs["code"] = crew.zeros(self._encoding.program, "code")
+        sent = crew.apply(self._encoding, inputs, Role("encode", round_, k))
+        self._before = self._kept
+        self._kept = {name: sent[name] for name in ("code", "lost")}
+        nothing = crew.zeros(self._encoding.program, "code")
+        offered: dict[str, Ref | Either] = {
+            f"change.{k}": Either(sent["code"], nothing),
+            f"weight.{k}": Either(sent["weight"], crew.zeros(self._encoding.program, "weight")),
+        }
+        if crew.buffers:
+            offered[f"{BUFFERS}.{k}"] = Either(out[BUFFERS], crew.shared[BUFFERS])
+        return offered
