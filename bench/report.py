@@ -14,7 +14,17 @@ from bench.kernels import Kernel
 from bench.timing import Measured
 from bench.training import Share, Trained
 
-__all__ = ["Report", "Sheet", "as_json", "as_markdown", "as_table", "from_json", "sheets", "summary"]
+__all__ = [
+    "Report",
+    "Sheet",
+    "as_json",
+    "as_markdown",
+    "as_table",
+    "from_json",
+    "sheet_markdown",
+    "sheets",
+    "summary",
+]
 
 LOSSES_AGREE = 1e-3
 
@@ -53,10 +63,10 @@ def as_table(sheet: Sheet) -> Table:
 
 def as_markdown(report: Report) -> str:
     """All tables, below a line that says what they were measured on."""
-    return "\n\n".join((summary(report), *(_markdown(sheet) for sheet in sheets(report)))) + "\n"
+    return "\n\n".join((summary(report), *(sheet_markdown(sheet) for sheet in sheets(report)))) + "\n"
 
 
-def _markdown(sheet: Sheet) -> str:
+def sheet_markdown(sheet: Sheet) -> str:
     def line(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
 
