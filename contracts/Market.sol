@@ -134,8 +134,11 @@ contract Market is IMarket, Burner {
         s.groups = uint16(spec.inputs.length);
         s.price = spec.price;
         s.leaf = leaf;
-        s.inputAttempts = _inputAttempts(job, spec.inputs);
-        s.inputRoot = _inputRoot(job, j, spec.inputs, inputs);
+        uint256 absent = _absent(job, spec);
+        if (s.absent != absent) s.absent = absent;
+        Source[] memory sources = Plan.sources(spec, absent);
+        s.inputAttempts = _inputAttempts(job, sources);
+        s.inputRoot = _inputRoot(job, j, sources, inputs);
         emit Claimed(job, segment, msg.sender, s.attempt, s.until);
         stake.lock(msg.sender, j.terms.stake);
     }
@@ -176,9 +179,10 @@ contract Market is IMarket, Burner {
         if (block.timestamp <= s.until) revert NotYet(s.until);
         _requireUndisputed(s);
         _requireLeaf(s, spec);
-        _requireSettled(job, spec.inputs);
+        Source[] memory sources = Plan.sources(spec, s.absent);
+        _requireSettled(job, sources);
         // INVARIANT: what is paid was built on what was settled.
-        if (_inputAttempts(job, spec.inputs) != s.inputAttempts) revert InputChanged();
+        if (_inputAttempts(job, sources) != s.inputAttempts) revert InputChanged();
         s.state = SegmentState.Settled;
         j.settled += 1;
         _pay(job, segment, j, s, traceRoot);
@@ -195,7 +199,7 @@ contract Market is IMarket, Burner {
         _requireUndisputed(s);
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses stake for work whose inputs fell, or whose trace root is known.
-        if (_inputAttempts(job, spec.inputs) != s.inputAttempts) revert InputChanged();
+        if (_inputAttempts(job, Plan.sources(spec, s.absent)) != s.inputAttempts) revert InputChanged();
         if (audit.rounds(job, segment, s.attempt).traceRoot != 0) revert Revealed();
         address solver = _drop(job, segment, j, s, Outcome.Forfeited);
         barred[job][solver] = true;
@@ -224,7 +228,7 @@ contract Market is IMarket, Burner {
         if (s.state != SegmentState.Claimed) _requireState(job, segment, s, SegmentState.Committed);
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses a claim whose inputs are what they were.
-        if (_inputAttempts(job, spec.inputs) == s.inputAttempts) revert InputsStand();
+        if (_inputAttempts(job, Plan.sources(spec, s.absent)) == s.inputAttempts) revert InputsStand();
         address solver = _drop(job, segment, j, s, Outcome.Voided);
         emit Voided(job, segment, solver);
         stake.unlock(solver, j.terms.stake);
@@ -306,7 +310,7 @@ contract Market is IMarket, Burner {
         if (barred[job][msg.sender]) revert Barred(job, msg.sender);
     }
 
-    function _requireSettled(JobId job, Source[] calldata inputs) private view {
+    function _requireSettled(JobId job, Source[] memory inputs) private view {
         for (uint256 i = 0; i < inputs.length; ++i) {
             uint32 source = inputs[i].segment;
             if (source != Plan.INITIAL && _segments[job][source].state != SegmentState.Settled) {
@@ -325,8 +329,26 @@ contract Market is IMarket, Burner {
 
     // ---------------------------------------------------------------- inputs
 
+    /// A bit for each optional input that is not there.
+    function _absent(JobId job, SegmentSpec calldata spec) private view returns (uint256 absent) {
+        uint256 present = 0;
+        for (uint256 i = 0; i < spec.fallbacks.length; ++i) {
+            if (!Plan.isOptional(spec, i)) continue;
+            // INVARIANT: the chain says who is there, not the claimant: nobody's finished work is left out.
+            if (_isThere(job, spec.inputs[i].segment)) ++present;
+            else absent |= 1 << i;
+        }
+        if (present < spec.quorum) revert QuorumMissed(present, spec.quorum);
+    }
+
+    function _isThere(JobId job, uint32 source) private view returns (bool) {
+        if (source == Plan.INITIAL) return true;
+        SegmentState state = _segments[job][source].state;
+        return state == SegmentState.Committed || state == SegmentState.Settled;
+    }
+
     /// Root of the input state, each group of which is proved to be what its source says.
-    function _inputRoot(JobId job, Job storage j, Source[] calldata sources, GroupProof[] calldata inputs)
+    function _inputRoot(JobId job, Job storage j, Source[] memory sources, GroupProof[] calldata inputs)
         private
         view
         returns (StateRoot)
@@ -348,14 +370,14 @@ contract Market is IMarket, Burner {
     /// Root and number of groups of a segment's output, or of the initial state.
     function _output(JobId job, Job storage j, uint32 source) private view returns (StateRoot, uint256) {
         if (source == Plan.INITIAL) return (j.terms.initialRoot, j.terms.initialGroups);
+        if (!_isThere(job, source)) revert InputNotReady(source);
         Segment storage s = _segments[job][source];
-        if (s.state != SegmentState.Committed && s.state != SegmentState.Settled) revert InputNotReady(source);
         return (s.outputRoot, s.groups);
     }
 
     /// Sum of the inputs' attempts. It grows when, and only when, the commitment of one of them is opened again, since
     /// attempts only grow.
-    function _inputAttempts(JobId job, Source[] calldata inputs) private view returns (uint64 sum) {
+    function _inputAttempts(JobId job, Source[] memory inputs) private view returns (uint64 sum) {
         for (uint256 i = 0; i < inputs.length; ++i) {
             uint32 source = inputs[i].segment;
             if (source != Plan.INITIAL) sum += _segments[job][source].attempt;

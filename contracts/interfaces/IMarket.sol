@@ -44,6 +44,9 @@ struct Source {
 /// @param interval steps between two checkpoints
 /// @param price token units paid when it settles
 /// @param inputs one for every group of the program's state, in its order
+/// @param fallbacks none, or one for every input: where it is another source, the input is optional, and the fallback
+/// takes its place if its segment is not committed when this one is claimed
+/// @param quorum how many of the optional inputs must be there
 struct SegmentSpec {
     ProgramRoot programRoot;
     DataRoot dataRoot;
@@ -51,6 +54,8 @@ struct SegmentSpec {
     uint32 interval;
     uint128 price;
     Source[] inputs;
+    Source[] fallbacks;
+    uint32 quorum;
 }
 
 /// @notice The root of an input group, with the proof that it is what its Source says.
@@ -75,6 +80,7 @@ enum SegmentState {
 /// @param leaf the plan's leaf, from the claim on
 /// @param inputAttempts sum of the inputs' attempts when it was claimed: no longer theirs if one was opened again
 /// @param groups how many the output has, and the input
+/// @param absent a bit for each input that was not there when it was claimed, and has its fallback instead
 struct Segment {
     SegmentState state;
     address solver;
@@ -96,6 +102,7 @@ struct Segment {
     StateRoot inputRoot;
     StateRoot outputRoot;
     Seal seal;
+    uint256 absent;
 }
 
 /// @title Jobs and segments
@@ -144,6 +151,7 @@ interface IMarket is IBurner {
     error BadProof();
     error WrongLeaf(bytes32 expected, bytes32 actual);
     error InputNotReady(uint32 segment);
+    error QuorumMissed(uint256 present, uint32 quorum);
     error InputChanged();
     error InputsStand();
     error DisputesOpen(uint32 games);

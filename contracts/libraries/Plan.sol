@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {IMarket, JobTerms, SegmentSpec} from "../interfaces/IMarket.sol";
+import {IMarket, JobTerms, SegmentSpec, Source} from "../interfaces/IMarket.sol";
 
 /// What a plan and its job may look like.
 library Plan {
@@ -38,9 +38,37 @@ library Plan {
         if (spec.interval == 0 || spec.interval > MAX_INTERVAL) revert IMarket.InvalidSpec("interval");
         if (checkpoints(spec.steps, spec.interval) > MAX_CHECKPOINTS) revert IMarket.InvalidSpec("checkpoints");
         if (spec.inputs.length == 0 || spec.inputs.length > MAX_GROUPS) revert IMarket.InvalidSpec("inputs");
-        for (uint256 i = 0; i < spec.inputs.length; ++i) {
-            uint32 source = spec.inputs[i].segment;
+        _checkSources(spec.inputs, segment);
+        if (spec.fallbacks.length != 0 && spec.fallbacks.length != spec.inputs.length) {
+            revert IMarket.InvalidSpec("fallbacks");
+        }
+        _checkSources(spec.fallbacks, segment);
+        uint256 optional = 0;
+        for (uint256 i = 0; i < spec.fallbacks.length; ++i) {
+            if (isOptional(spec, i)) ++optional;
+        }
+        if (spec.quorum > optional) revert IMarket.InvalidSpec("quorum");
+    }
+
+    function _checkSources(Source[] calldata list, uint32 segment) private pure {
+        for (uint256 i = 0; i < list.length; ++i) {
+            uint32 source = list[i].segment;
             if (source != INITIAL && source >= segment) revert IMarket.InvalidSpec("source");
+        }
+    }
+
+    /// Whether input `i` has a fallback, which is another source.
+    function isOptional(SegmentSpec calldata spec, uint256 i) internal pure returns (bool) {
+        if (spec.fallbacks.length == 0) return false;
+        Source calldata fallback_ = spec.fallbacks[i];
+        return fallback_.segment != spec.inputs[i].segment || fallback_.group != spec.inputs[i].group;
+    }
+
+    /// Where the inputs come from if those whose bits are set in `absent` are not there.
+    function sources(SegmentSpec calldata spec, uint256 absent) internal pure returns (Source[] memory list) {
+        list = spec.inputs;
+        for (uint256 i = 0; absent >> i != 0; ++i) {
+            if (absent >> i & 1 != 0) list[i] = spec.fallbacks[i];
         }
     }
 

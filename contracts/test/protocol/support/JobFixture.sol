@@ -108,8 +108,13 @@ abstract contract JobFixture is Deployment {
         return Trees.proof(planLeaves(), segment);
     }
 
+    /// What a claim of the segment would start from now.
+    function sourcesOf(uint32 segment) internal view virtual returns (Source[] memory) {
+        return spec(segment).inputs;
+    }
+
     function inputProofs(uint32 segment) internal view returns (GroupProof[] memory proofs) {
-        Source[] memory sources = spec(segment).inputs;
+        Source[] memory sources = sourcesOf(segment);
         proofs = new GroupProof[](sources.length);
         for (uint256 i = 0; i < sources.length; ++i) {
             bytes32[] memory groups = sources[i].segment == INITIAL ? initialGroups() : outputs[sources[i].segment];
