@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Costs", "MachineSpeed", "NestCost", "explain", "measure"]
+__all__ = [
+    "Costs",
+    "MachineSpeed",
+    "NestCost",
+    "explain",
+    "format_bytes",
+    "format_duration",
+    "format_time",
+    "measure",
+]
 
 WORD = 4
 _FLOATS = {op.code: 2 if op.name == "ffma" else 1 for op in BY_CODE.values() if op.name.startswith("f")} | {
@@ -203,16 +212,16 @@ def _facts(costs: Costs, machine: MachineSpeed) -> Iterable[tuple[str, str]]:
     yield "nests", f"{len(program.nests):,}, {len(program.encode()):,} bytes in all"
     if "parameters" in groups:
         yield "parameters", f"{groups['parameters']:,}"
-    sizes = ", ".join(f"{name} {_bytes(WORD * words)}" for name, words in groups.items())
-    yield "state", f"{_bytes(WORD * sum(groups.values()))} ({sizes})"
+    sizes = ", ".join(f"{name} {format_bytes(WORD * words)}" for name, words in groups.items())
+    yield "state", f"{format_bytes(WORD * sum(groups.values()))} ({sizes})"
     for name, kind in zip(program.labels.data, program.data, strict=True):
         rows = "any number of" if kind.shape[:1] == (0,) else f"{kind.shape[0]:,}" if kind.shape else "no"
         yield f"data {name}", f"{rows} rows of {_type(kind.dtype, kind.shape[1:])}"
-    yield "values", f"{_bytes(costs.peak)} at most at one time"
+    yield "values", f"{format_bytes(costs.peak)} at most at one time"
     seconds = costs.seconds(machine)
-    yield "a step", f"{_count(costs.flops)}FLOP, about {_time(seconds)}"
+    yield "a step", f"{_count(costs.flops)}FLOP, about {format_time(seconds)}"
     yield "logs", ", ".join(program.labels.logs) or "nothing"
-    yield "machine", f"{_count(machine.flops)}FLOP/s, {_bytes(machine.bandwidth)}/s"
+    yield "machine", f"{_count(machine.flops)}FLOP/s, {format_bytes(machine.bandwidth)}/s"
 
 
 def _table(title: str, *left: str) -> Table:
@@ -273,7 +282,7 @@ def _numbers(nests: Iterable[NestCost], machine: MachineSpeed, total: float) -> 
     part = tuple(nests)
     seconds = sum(nest.seconds(machine) for nest in part)
     flops, moved = sum(nest.flops for nest in part), sum(nest.bytes for nest in part)
-    return _count(flops), _bytes(moved), _time(seconds), f"{seconds / total:.1%}"
+    return _count(flops), format_bytes(moved), format_time(seconds), f"{seconds / total:.1%}"
 
 
 def _type(dtype: DType, shape: tuple[int, ...]) -> str:
@@ -284,11 +293,23 @@ def _count(number: float) -> str:
     return _scaled(number, {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 0.0})
 
 
-def _bytes(number: float) -> str:
-    return _scaled(number, {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 0.0})
+def format_bytes(number: float) -> str:
+    """A number of bytes, for people."""
+    return _scaled(number, {"PB": 1e15, "TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 0.0})
 
 
-def _time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A time of seconds to years, for people."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def format_time(seconds: float) -> str:
+    """A time of any length, for people."""
+    if seconds >= 120 or not seconds:
+        return format_duration(seconds)
     if seconds < 1e-6:
         return f"{seconds / 1e-9:.2g} ns"
     return _scaled(seconds, {"s": 1.0, "ms": 1e-3, "µs": 1e-6})

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from crowdtrain import economics
 from crowdtrain._errors import CrowdtrainError, PlanError
+from crowdtrain._explain import format_duration
 from crowdtrain._rpc import Node
 from crowdtrain._training import LoweredProgram
 from crowdtrain.chain import WHOLE, Chain, ChainEvent, GameId, Job, JobId, JobTerms, SegmentKey, SegmentState
@@ -157,10 +158,10 @@ class Quote:
             ("escrow", f"{self.escrow}: price and audits at most"),
             ("stake of a solver", f"{self.stake} for each segment"),
             ("cheapest attack", self.risk.summary),
-            ("estimated training", _duration(self.seconds)),
-            ("settled after", f"{_duration(self.seconds + self.window)} or more, if nothing is disputed"),
-            ("lease, window, clock", ", ".join(map(_duration, (self.lease, self.window, self.clock)))),
-            ("deadline", f"{_duration(self.duration)} after posting; what is unspent comes back"),
+            ("estimated training", format_duration(self.seconds)),
+            ("settled after", f"{format_duration(self.seconds + self.window)} or more, if nothing is disputed"),
+            ("lease, window, clock", ", ".join(map(format_duration, (self.lease, self.window, self.clock)))),
+            ("deadline", f"{format_duration(self.duration)} after posting; what is unspent comes back"),
             ("gas of posting", f"{self.gas}, now {self.gas * self.gas_price / 10**18:.6f} ether"),
         ):
             table.add_row(name, value)
@@ -369,10 +370,3 @@ def _part(name: str, value: float) -> int:
     if not 0 <= value <= MOST_AUDITS:
         raise PlanError(f"{name} must be 0 to {MOST_AUDITS}, not {value}")
     return round(value * WHOLE)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

@@ -59,6 +59,7 @@ __all__ = [
     "Runs",
     "Unaffordable",
     "measure_speed",
+    "memory_needed",
 ]
 
 Pace = Callable[[int, Mapping[str, Array], float], None]
@@ -94,6 +95,13 @@ class Hardware:
         )
 
 
+def memory_needed(program: Program) -> int:
+    """Bytes, about, that a machine needs to run a program."""
+    state = sum(kind.size for kind in program.state)
+    # values of the step, and the state and data once more while they are read and written
+    return cost(program).memory + 4 * (2 * state + sum(kind.size for kind in program.data))
+
+
 @dataclass(frozen=True, slots=True)
 class Appraisal:
     """What one step of a program costs here."""
@@ -106,15 +114,13 @@ class Appraisal:
     @classmethod
     def of(cls, program: Program, hardware: Hardware) -> Appraisal:
         """An estimate from the program alone. Raises Unaffordable if it needs too much memory."""
-        needed = cost(program)
-        state = 4 * sum(kind.size for kind in program.state)
-        # values of the step, and the state and data once more while they are read and written
-        memory = needed.memory + 2 * state + 4 * sum(kind.size for kind in program.data)
+        memory = memory_needed(program)
         if memory > hardware.memory:
             raise Unaffordable(
                 f"a step needs {memory} bytes of memory, at most {hardware.memory} are allowed"
             )
-        return cls(needed.operations / hardware.speed, memory, state)
+        state = 4 * sum(kind.size for kind in program.state)
+        return cls(cost(program).operations / hardware.speed, memory, state)
 
     def check(self, spec: SegmentSpec, hardware: Hardware, used: int) -> None:
         """Raises Unaffordable if the checkpoints of a segment, and the ``used`` bytes, are too much for the disk."""
