@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         isas,
     )
 
-    from crowdtrain import optim, random, strategies
+    from crowdtrain import optim, random, simulation, strategies
     from crowdtrain._errors import (
         BadAnswer,
         ChainError,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         lower_evaluation,
         lower_gradients,
     )
+    from crowdtrain.simulation import recommend, simulate
     from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
 
 _MODULES = {
@@ -64,6 +65,7 @@ _MODULES = {
         "DataDependent", "InvalidOption", "UnsupportedModel", "UnsupportedOperation", "lower",
         "lower_evaluation", "lower_gradients",
     ),
+    "crowdtrain.simulation": ("recommend", "simulate"),
     "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
     "crowdtrain_engine": (
         "BackendError", "DataError", "Dataset", "EngineError", "Program", "ProgramError", "State", "execute",
@@ -117,13 +119,16 @@ __all__ = [
     "lower_gradients",
     "optim",
     "random",
+    "recommend",
     "save_bundle",
+    "simulate",
+    "simulation",
     "strategies",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("optim", "random", "strategies"):
+    if name in ("optim", "random", "simulation", "strategies"):
         return import_module(f"crowdtrain.{name}")
     if name in _WHERE:
         value = getattr(import_module(_WHERE[name]), name)

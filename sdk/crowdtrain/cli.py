@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from crowdtrain import _cli_crowdfund, _cli_job, _cli_wallet
+from crowdtrain import _cli_crowdfund, _cli_job, _cli_simulate, _cli_wallet
 from crowdtrain.config import Config
 from crowdtrain.launch import Deployed, Rpc
 
@@ -69,6 +69,7 @@ app = typer.Typer(
 app.add_typer(_cli_job.app, name="job")
 app.add_typer(_cli_wallet.app, name="wallet")
 app.add_typer(_cli_crowdfund.app, name="crowdfund")
+app.command(epilog=_cli_simulate.EXAMPLES)(_cli_simulate.simulate)
 
 
 @app.callback()
