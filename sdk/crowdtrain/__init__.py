@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from crowdtrain._explain import MachineSpeed, explain
-    from crowdtrain._training import LoweredProgram, load_into
+    from crowdtrain._training import LoweredPipeline, LoweredProgram, load_into
     from crowdtrain.bundle import load_bundle, save_bundle
     from crowdtrain.client import Client, JobHandle, NotReadyError, Quote
     from crowdtrain.lowering import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         lower,
         lower_evaluation,
         lower_gradients,
+        lower_stages,
     )
     from crowdtrain.simulation import recommend, simulate
     from crowdtrain.stores import FakeStore, HttpStore, IpfsStore, LocalStore, Store
@@ -58,12 +59,12 @@ _MODULES = {
         "LoweringError", "NotFound", "PlanError", "Refused", "StoreError", "StoreUnavailable",
     ),
     "crowdtrain._explain": ("MachineSpeed", "explain"),
-    "crowdtrain._training": ("LoweredProgram", "load_into"),
+    "crowdtrain._training": ("LoweredPipeline", "LoweredProgram", "load_into"),
     "crowdtrain.bundle": ("load_bundle", "save_bundle"),
     "crowdtrain.client": ("Client", "JobHandle", "NotReadyError", "Quote"),
     "crowdtrain.lowering": (
         "DataDependent", "InvalidOption", "UnsupportedModel", "UnsupportedOperation", "lower",
-        "lower_evaluation", "lower_gradients",
+        "lower_evaluation", "lower_gradients", "lower_stages",
     ),
     "crowdtrain.simulation": ("recommend", "simulate"),
     "crowdtrain.stores": ("FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store"),
@@ -93,6 +94,7 @@ __all__ = [
     "IpfsStore",
     "JobHandle",
     "LocalStore",
+    "LoweredPipeline",
     "LoweredProgram",
     "LoweringError",
     "MachineSpeed",
@@ -117,6 +119,7 @@ __all__ = [
     "lower",
     "lower_evaluation",
     "lower_gradients",
+    "lower_stages",
     "optim",
     "random",
     "recommend",

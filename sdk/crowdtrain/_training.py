@@ -13,7 +13,16 @@ from crowdtrain_engine.state import Array
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LoweredProgram", "load_into"]
+__all__ = [
+    "ACTIVATIONS", "INPUTS", "INPUT_GRADIENTS", "OUTPUT_GRADIENTS", "SQUARES", "LoweredPipeline", "LoweredProgram",
+    "LoweredStage", "load_into",
+]  # fmt: skip
+
+
+INPUTS, ACTIVATIONS = "inputs", "activations"
+INPUT_GRADIENTS, OUTPUT_GRADIENTS = "input gradients", "output gradients"
+SQUARES = "squares"
+"""Groups of the programs of a stage."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,35 @@ class LoweredProgram(Program):
             state = State({**state, **taken})
             state.check(self)
         return state
+
+
+@dataclass(frozen=True)
+class LoweredStage:
+    """The programs of one stage of a pipeline: see :func:`crowdtrain.lower_stages`."""
+
+    forward: LoweredProgram | None
+    """None for the last stage, whose way down is part of ``backward``"""
+    backward: LoweredProgram | None
+    """None if nothing is trained in this stage and those before"""
+    update: LoweredProgram | None
+    """None if nothing is trained in this stage"""
+
+    @property
+    def first(self) -> LoweredProgram:
+        """The program that a micro-batch comes to first."""
+        program = self.forward or self.backward
+        assert program is not None
+        return program
+
+
+@dataclass(frozen=True)
+class LoweredPipeline:
+    """Programs made by :func:`crowdtrain.lower_stages`."""
+
+    stages: tuple[LoweredStage, ...]
+    micro_batches: int
+    """of an update"""
+    clip_grad_value: float | None = None
 
 
 def load_into(model: torch.nn.Module, state: State, *, parameters: str = "parameters") -> None:

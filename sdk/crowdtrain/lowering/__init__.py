@@ -4,7 +4,7 @@
 built, ``builder`` makes nests (``positions`` and ``emit`` bring them into form, ``assembly`` puts the program
 together). ``trace`` turns a model into a graph of ATen operations, the modules of rows fill ``table``,
 ``step`` does the whole, for training with ``update``, for measuring with ``evaluation``, for gradients alone with
-``gradients``.
+``gradients``, for the stages of a pipeline with ``stages``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from crowdtrain.lowering.errors import (
 if TYPE_CHECKING:
     from crowdtrain.lowering.evaluation import lower_evaluation
     from crowdtrain.lowering.gradients import lower_gradients
+    from crowdtrain.lowering.stages import lower_stages
     from crowdtrain.lowering.step import lower
 
 __all__ = [
@@ -36,10 +37,13 @@ __all__ = [
     "lower",
     "lower_evaluation",
     "lower_gradients",
+    "lower_stages",
 ]
 
 
-_ENTRIES = {"lower": "step", "lower_evaluation": "evaluation", "lower_gradients": "gradients"}
+_ENTRIES = {
+    "lower": "step", "lower_evaluation": "evaluation", "lower_gradients": "gradients", "lower_stages": "stages",
+}  # fmt: skip
 """Modules of the functions that need PyTorch."""
 
 

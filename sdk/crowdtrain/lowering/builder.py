@@ -27,7 +27,7 @@ from crowdtrain.lowering.errors import LoweringError
 from crowdtrain.lowering.expr import Accumulator, Const, Expr, Operation, Scalar, const, f32, fma
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.positions import split_loops, with_tables
-from crowdtrain.lowering.tensor import Formula, Tensor, broadcast
+from crowdtrain.lowering.tensor import Formula, Tensor, broadcast, reshape
 
 if TYPE_CHECKING:
     from crowdtrain.lowering.random import Draws
@@ -232,6 +232,10 @@ class Builder:
     def stored(self, tensor: Tensor) -> Tensor:
         """``tensor``, stored under its very shape."""
         return self._store(tensor) if tensor.value is None else tensor
+
+    def number(self, tensor: Tensor) -> Tensor:
+        """The only element of ``tensor``, stored under the shape ()."""
+        return self.stored(reshape(tensor, ()))
 
     def bordered(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:
         """``tensor`` so that it may be read beyond its edges in ``dims``."""

@@ -83,7 +83,7 @@ class _Evaluation:
         results: Sequence[Tensor],
         gradients: Mapping[str, Tensor],
     ) -> None:
-        for name, result in zip(self._metrics, results, strict=True):
+        for name, result in zip(self._metrics, [*map(b.number, results)], strict=True):
             total = state[TOTALS][name]
             with b.label("totals"):
                 b.next(total, b.stored(b.pointwise(lambda t, r: t + r, total, result, what=name)))

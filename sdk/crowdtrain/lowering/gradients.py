@@ -14,7 +14,7 @@ from crowdtrain.lowering.builder import Builder
 from crowdtrain.lowering.step import step_program
 from crowdtrain.lowering.tensor import Tensor
 from crowdtrain.lowering.trace import trace
-from crowdtrain.lowering.update import GRADIENTS
+from crowdtrain.lowering.update import GRADIENTS, keep_loss
 
 __all__ = ["lower_gradients"]
 
@@ -54,9 +54,7 @@ class _Gradients:
         results: Sequence[Tensor],
         gradients: Mapping[str, Tensor],
     ) -> None:
-        (loss,) = results
-        b.next(state["counters"]["loss"], loss)
-        b.log("loss", loss)
+        keep_loss(b, state, results[0])
         for name, tensor in state[GRADIENTS].items():
             with b.label(f"gradient: {name}"):
                 b.next(tensor, b.stored(gradients[name]))

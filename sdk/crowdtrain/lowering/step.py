@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,12 +38,15 @@ from crowdtrain.lowering.expr import ReadExpr, Word
 from crowdtrain.lowering.index import Index
 from crowdtrain.lowering.random import DRAWING, Draws
 from crowdtrain.lowering.table import HINTS, TABLE, CannotLower
-from crowdtrain.lowering.tensor import Tensor, reshape
+from crowdtrain.lowering.tensor import Tensor
 from crowdtrain.lowering.trace import Trace, place_of, trace
 from crowdtrain.lowering.update import Optimizers, Training, TrainingOptions
 from crowdtrain.optim import EMA
 
-__all__ = ["ROWS", "Goal", "lower", "step_program"]
+__all__ = [
+    "ROWS", "Fed", "Goal", "check_seed", "checked", "examples", "lower", "named", "state_of", "step_program",
+    "traced_program", "type_of",
+]  # fmt: skip
 
 ROWS = (
     cumulative, division, elementwise, gathers, losses, normalization, pooling, products, random, reductions,
@@ -53,6 +57,8 @@ ROWS = (
 _DTYPES = {torch.float32: DType.f32, torch.int64: DType.i32, torch.int32: DType.i32, torch.bool: DType.u32}
 _WIDENED = {torch.float64: torch.float32, torch.int32: torch.int64}
 """Types of examples that are traced as another: classes, for one, must be int64 in PyTorch."""
+
+T = TypeVar("T")
 
 _VIEWS = ("aten.alias", "aten.permute", "aten.squeeze", "aten.unsqueeze", "aten.view", "aten._unsafe_view")
 _PRODUCTS = ("aten.mm.default", "aten.bmm.default")
@@ -127,7 +133,18 @@ class Goal(Protocol):
         results: Sequence[Tensor],
         gradients: Mapping[str, Tensor],
     ) -> None:
-        """The nests that follow from the results of the traced step and the gradients of parameters."""
+        """The nests that follow from the results of the traced step (those that are not None) and the gradients of
+        parameters.
+        """
+
+
+@dataclass(frozen=True)
+class Fed:
+    """Tensors that a step is given besides parameters and buffers, by name: from the data, or a group of the state."""
+
+    tensors: Mapping[str, torch.Tensor]
+    group: str | None = None
+    """None for data: what ``order`` names in this step"""
 
 
 def step_program(
@@ -138,13 +155,44 @@ def step_program(
     seed: int,
 ) -> LoweredProgram:
     """The program of a step of ``model``. ``traced`` gives its graph, from parameters, buffers, inputs and targets."""
+    check_seed(seed)
+    parameters, buffers = state_of(model)
+    inputs, targets = examples(example)
+    shaped = targets if isinstance(example[1], tuple | list) else targets[0]
+    graph = traced(parameters, buffers, inputs, shaped)
+    fed = Fed({**named(inputs, "inputs"), **named(targets, "targets")})
+    return traced_program(graph, goal, parameters, buffers, (fed,), seed)
+
+
+def traced_program(
+    traced: Trace,
+    goal: Goal,
+    parameters: Mapping[str, torch.Tensor],
+    buffers: Mapping[str, torch.Tensor],
+    fed: Sequence[Fed],
+    seed: int,
+) -> LoweredProgram:
+    """The program of a graph whose placeholders are these parameters, buffers, and what it is ``fed``."""
+    return _Lowering(traced, goal, parameters, buffers, fed, seed).program()
+
+
+def check_seed(seed: Any) -> None:
+    """Raises InvalidOption for anything that is no seed."""
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InvalidOption(f"seed must be a whole number from 0 to 2^32 - 1, it is {seed!r}")
-    named = dict(model.named_parameters())
-    parameters = {name: _checked(f"parameter {name}", p, (torch.float32,)) for name, p in named.items()}
-    for name, p in named.items():
+
+
+def state_of(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A model's parameters and buffers; UnsupportedModel if a program cannot hold one."""
+    own = dict(model.named_parameters())
+    parameters = {name: checked(f"parameter {name}", p, (torch.float32,)) for name, p in own.items()}
+    for name, p in own.items():
         parameters[name].requires_grad_(p.requires_grad)
-    buffers = {name: _checked(f"buffer {name}", t, tuple(_DTYPES)) for name, t in model.named_buffers()}
+    return parameters, {name: checked(f"buffer {name}", t) for name, t in model.named_buffers()}
+
+
+def examples(example: Any) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Inputs and targets of one batch; UnsupportedModel if they are not one."""
     if not isinstance(example, tuple | list) or len(example) != 2:
         raise UnsupportedModel("the example must be a pair: a batch of inputs and its targets")
     inputs, targets = _tensors("inputs", example[0]), _tensors("targets", example[1])
@@ -154,14 +202,10 @@ def step_program(
         raise UnsupportedModel(
             f"inputs and targets need one first dimension, the batch; the example has {shapes}"
         )
-    shaped = targets if isinstance(example[1], tuple | list) else targets[0]
-    graph = traced(parameters, buffers, inputs, shaped)
-    return _Lowering(graph, goal, parameters, buffers, seed).program(
-        _named(inputs, "inputs"), _named(targets, "targets")
-    )
+    return inputs, targets
 
 
-def _checked(what: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype]) -> torch.Tensor:
+def checked(what: str, tensor: torch.Tensor, allowed: Sequence[torch.dtype] = tuple(_DTYPES)) -> torch.Tensor:
     """``tensor`` on the CPU, without its gradient; UnsupportedModel if a program cannot hold it."""
     if tensor.dtype not in allowed:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
@@ -183,15 +227,17 @@ def _tensors(what: str, part: Any) -> tuple[torch.Tensor, ...]:
         except (TypeError, ValueError, RuntimeError) as error:
             raise UnsupportedModel(f"{what} of the example must be tensors or arrays: {error}") from error
         wide = _WIDENED.get(tensor.dtype, tensor.dtype)
-        result.append(_checked(what, tensor.to(wide), (torch.float32, torch.int64)))
+        result.append(checked(what, tensor.to(wide), (torch.float32, torch.int64)))
     return tuple(result)
 
 
-def _named(tensors: Sequence[torch.Tensor], what: str) -> dict[str, torch.Tensor]:
+def named(tensors: Sequence[T], what: str) -> dict[str, T]:
+    """``what``, or ``what.0`` and so on where there are several."""
     return {what if len(tensors) == 1 else f"{what}.{i}": tensor for i, tensor in enumerate(tensors)}
 
 
-def _type(tensor: torch.Tensor) -> TensorType:
+def type_of(tensor: torch.Tensor) -> TensorType:
+    """The type that a tensor has in a program."""
     return TensorType(_DTYPES[tensor.dtype], tuple(tensor.shape))
 
 
@@ -212,6 +258,7 @@ class _Lowering:
         goal: Goal,
         parameters: Mapping[str, torch.Tensor],
         buffers: Mapping[str, torch.Tensor],
+        fed: Sequence[Fed],
         seed: int,
     ) -> None:
         self._b = Builder()
@@ -219,39 +266,50 @@ class _Lowering:
         self._goal = goal
         self._parameters = parameters
         self._buffers = buffers
+        self._fed = fed
         self._initial: dict[str, dict[str, Array]] = {}
         self._state: dict[str, dict[str, Tensor]] = {}
         self._env: dict[Node, Any] = {}
         nodes = list(traced.graph.graph.nodes)
         self._places_in = [node for node in nodes if node.op == "placeholder"]
         self._constants = [node for node in nodes if node.op == "get_attr"]
-        ((self._results, self._gradients, self._changed),) = nodes[-1].args
+        self._results, self._gradients, self._changed = traced.outputs
         self._roles = self._find_roles()
         self._seed = np.asarray(seed, np.uint32)
         self._draws = sum(str(node.target) in DRAWING for node in nodes)
 
-    def program(
-        self, inputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
-    ) -> LoweredProgram:
-        """The program for a batch of these inputs and targets."""
+    def program(self) -> LoweredProgram:
+        """The program."""
         b = self._b
         self._declare()
-        batch = self._batch({**inputs, **targets})
+        batch = self._batch(
+            {name: tensor for fed in self._fed if fed.group is None for name, tensor in fed.tensors.items()}
+        )
+        given = [
+            tensor
+            for fed in self._fed
+            for tensor in (
+                (batch[name] for name in fed.tensors)
+                if fed.group is None
+                else self._state[fed.group].values()
+            )
+        ]
         if self._draws:
             b.draws = Draws(b, self._state["counters"], self._draws)
-        state = {**self._state["parameters"], **self._state.get("buffers", {})}
-        self._env.update(zip(self._places_in, (*state.values(), *batch), strict=True))
+        own = (*self._state.get("parameters", {}).values(), *self._state.get("buffers", {}).values())
+        self._env.update(zip(self._places_in, (*own, *given), strict=True))
         for node in self._constants:
             self._env[node] = self._constant(node)
         for node in self._trace.graph.graph.nodes:
             if node.op == "call_function":
                 self._call(node)
         counters = self._state["counters"]
-        for buffer, node in zip(self._state.get("buffers", {}).values(), self._changed, strict=True):
-            self._assign(buffer, node)
+        if not self._trace.again:
+            for buffer, node in zip(self._state.get("buffers", {}).values(), self._changed, strict=True):
+                self._assign(buffer, node)
         with b.label("counters"):
             b.next(counters["step"], b.pointwise(lambda s: s + 1, counters["step"], what="step"))
-        results = [b.stored(reshape(self._env[node], ())) for node in self._results]
+        results = [self._env[node] for node in self._results if node is not None]
         gradients = zip(self._trace.trained, self._gradients, strict=True)
         self._goal.build(
             b, self._state, results, {name: self._env[node] for name, node in gradients if node is not None}
@@ -274,9 +332,13 @@ class _Lowering:
     def _declare(self) -> None:
         """All state tensors, group after group, with their first values."""
         for name, tensor in self._parameters.items():
-            self._add("parameters", name, _type(tensor), _array(name, tensor))
+            self._add("parameters", name, type_of(tensor), _array(name, tensor))
         for name, tensor in self._buffers.items():
-            self._add("buffers", name, _type(tensor), _array(name, tensor))
+            self._add("buffers", name, type_of(tensor), _array(name, tensor))
+        for fed in self._fed:
+            if fed.group is not None:
+                for name, tensor in fed.tensors.items():
+                    self._add(fed.group, name, type_of(tensor))
         gradients = zip(self._trace.trained, self._gradients, strict=True)
         moved = {name: tuple(self._parameters[name].shape) for name, node in gradients if node is not None}
         for group, name, kind, initial in self._goal.groups(moved):
@@ -304,18 +366,19 @@ class _Lowering:
         if tensor.numel() == 0:
             return self._b.constant(0, _DTYPES[tensor.dtype], tuple(tensor.shape))
         name = str(node.target)
-        checked = _checked(f"constant {name}", tensor, tuple(_DTYPES))
-        return self._b.table(_array(name, checked), name)
+        return self._b.table(_array(name, checked(f"constant {name}", tensor)), name)
 
     def _add(self, group: str, name: str, kind: TensorType, values: Array | None = None) -> None:
         self._state.setdefault(group, {})[name] = self._b.state(group, name, kind)
         zeros = np.zeros(kind.shape, kind.dtype.numpy)
         self._initial.setdefault(group, {})[name] = zeros if values is None else values
 
-    def _batch(self, examples: Mapping[str, torch.Tensor]) -> list[Tensor]:
+    def _batch(self, examples: Mapping[str, torch.Tensor]) -> dict[str, Tensor]:
         """The samples of this step: ``order[step]`` names them, and each data tensor is read there."""
+        if not examples:
+            return {}
         b, step = self._b, self._state["counters"]["step"]
-        types = {name: _type(tensor) for name, tensor in examples.items()}
+        types = {name: type_of(tensor) for name, tensor in examples.items()}
         data = {
             name: b.data(name, TensorType(kind.dtype, (0, *kind.shape[1:]))) for name, kind in types.items()
         }
@@ -332,7 +395,7 @@ class _Lowering:
             return row
 
         with b.label("batch"):
-            return [b.map(types[name].shape, rows(tensor), name) for name, tensor in data.items()]
+            return {name: b.map(types[name].shape, rows(tensor), name) for name, tensor in data.items()}
 
     def _call(self, node: Node) -> None:
         """Lowers one operation; its result is stored if it takes work and is used more than once."""
@@ -438,7 +501,7 @@ def _compare(result: Any, expected: Any, name: str, place: Place) -> None:
         zip(result, expected, strict=True) if isinstance(expected, list | tuple) else ((result, expected),)
     )
     for ours, theirs in pairs:
-        if ours is not None and isinstance(theirs, torch.Tensor) and ours.type != _type(theirs):
+        if ours is not None and isinstance(theirs, torch.Tensor) and ours.type != type_of(theirs):
             raise UnsupportedOperation(
-                name, place, f"its lowering gives {ours.type}, PyTorch {_type(theirs)}"
+                name, place, f"its lowering gives {ours.type}, PyTorch {type_of(theirs)}"
             )

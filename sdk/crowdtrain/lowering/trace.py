@@ -42,7 +42,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from crowdtrain.lowering.errors import DataDependent, Place, UnsupportedModel, UnsupportedOperation
 from crowdtrain.lowering.rewrites import rewrite
 
-__all__ = ["Trace", "place_of", "trace", "trace_evaluation"]
+__all__ = ["Trace", "place_of", "trace", "trace_evaluation", "trace_stage"]
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -72,12 +72,21 @@ _WHOLE = (
 class Trace:
     """A step as a graph.
 
-    Placeholders: parameters, buffers, inputs, targets. Outputs: the results (the loss, or metrics), the gradient (or
-    None) of each parameter in ``trained``, and each buffer as it is afterwards.
+    Placeholders: parameters, buffers, inputs, targets. Outputs: the results (the loss, metrics or a stage's outputs,
+    then the gradient or None of each input that requires one), the gradient (or None) of each parameter in
+    ``trained``, and each buffer as it is afterwards.
     """
 
     graph: GraphModule
     trained: tuple[str, ...]
+    again: bool = False
+    """whether another step has computed the buffers already, so that they stay as they are"""
+
+    @property
+    def outputs(self) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Nodes of the results, of the gradients of parameters, and of the buffers afterwards."""
+        ((results, gradients, changed),) = next(reversed(self.graph.graph.nodes)).args
+        return results, gradients, changed
 
 
 def trace(
@@ -94,17 +103,64 @@ def trace(
     UnsupportedModel if the loss is not one f32 number that depends on a parameter, DataDependent if Python
     reads a tensor's values.
     """
-    trained = tuple(name for name, tensor in parameters.items() if tensor.requires_grad)
 
-    def measure(output: Any, targets: Any, state: Tensors, places: _Places) -> Any:
+    def measure(output: Any, targets: Any, leaves: Sequence[torch.Tensor], places: _Places) -> Any:
         places.part = "loss"
         value = loss(output, targets)
         _check_loss(value)
-        return (value,), lambda: torch.autograd.grad(
-            value, [state[name] for name in trained], allow_unused=True
-        )
+        return (value,), lambda: torch.autograd.grad(value, leaves, allow_unused=True)
 
-    return Trace(_trace(model, measure, parameters, buffers, inputs, targets), trained)
+    return Trace(_trace(model, measure, parameters, buffers, inputs, targets), _trained(parameters))
+
+
+def trace_stage(
+    model: torch.nn.Module,
+    parameters: Tensors,
+    buffers: Tensors,
+    inputs: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor | None] = (),
+) -> tuple[Trace, tuple[torch.Tensor, ...]]:
+    """Traces a stage of a model in its present mode; with the ``gradients`` of its outputs (None where there is none),
+    backward too.
+
+    Also gives zeros that look like the outputs, and require a gradient where those do. Raises UnsupportedModel if the
+    stage gives anything but a tensor or several, DataDependent if Python reads a tensor's values.
+    """
+    shapes: list[tuple[torch.Size, torch.dtype, bool]] = []
+
+    def measure(output: Any, targets: Any, leaves: Sequence[torch.Tensor], places: _Places) -> Any:
+        outputs = _outputs(output)
+        shapes.extend((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in outputs)
+        moving = [o for o, gradient in zip(outputs, gradients, strict=False) if gradient is not None]
+
+        def derive() -> Sequence[torch.Tensor | None]:
+            if not moving or not leaves:
+                return ()
+            return torch.autograd.grad(moving, leaves, grad_outputs=targets, allow_unused=True)
+
+        return outputs, derive
+
+    given = [gradient for gradient in gradients if gradient is not None]
+    graph = _trace(model, measure, parameters, buffers, inputs, given)
+    examples = (torch.zeros(s, dtype=d, requires_grad=g) for s, d, g in shapes)
+    trained = _trained(parameters) if given else ()
+    return Trace(graph, trained, again=bool(given)), tuple(examples)
+
+
+def _trained(parameters: Tensors) -> tuple[str, ...]:
+    return tuple(name for name, tensor in parameters.items() if tensor.requires_grad)
+
+
+def _outputs(output: Any) -> tuple[torch.Tensor, ...]:
+    parts = tuple(output) if isinstance(output, tuple | list) else (output,)
+    for part in parts:
+        if not isinstance(part, torch.Tensor):
+            raise UnsupportedModel(
+                f"a stage must give a tensor or a tuple of tensors, {type(part).__name__} is among what it gives"
+            )
+    if not parts:
+        raise UnsupportedModel("a stage gives nothing to the next one")
+    return parts
 
 
 def trace_evaluation(
@@ -120,7 +176,7 @@ def trace_evaluation(
     Raises UnsupportedModel if a metric is not one number, DataDependent if Python reads a tensor's values.
     """
 
-    def measure(output: Any, targets: Any, state: Tensors, places: _Places) -> Any:
+    def measure(output: Any, targets: Any, leaves: Sequence[torch.Tensor], places: _Places) -> Any:
         values = []
         for name, metric in metrics.items():
             places.part = f"metric {name}"
@@ -132,29 +188,34 @@ def trace_evaluation(
 
 def _trace(
     model: torch.nn.Module,
-    measure: Callable[[Any, Any, Tensors, _Places], Any],
+    measure: Callable[[Any, Any, Sequence[torch.Tensor], _Places], Any],
     parameters: Tensors,
     buffers: Tensors,
     inputs: Sequence[torch.Tensor],
     targets: Any,
 ) -> GraphModule:
-    """The graph of a step. ``measure`` gives the results, and a function that gives gradients: of what the step
-    computes, they come last.
+    """The graph of a step. ``measure`` gives the results, and a function that gives gradients of the leaves (parameters
+    and inputs that require them): of what the step computes, they come last.
     """
     places = _Places(model)
     names = (*parameters, *buffers)
-    leaves, form = tree_flatten(targets)
+    flat, form = tree_flatten(targets)
+    derived = len(_trained(parameters))
 
     def step(*tensors: torch.Tensor) -> Any:
         state = dict(zip(names, tensors, strict=False))
         rest = tensors[len(names) :]
         with _plain_operations(), places, _holding(model, state) as after:
-            output = model(*rest[: len(inputs)])
-            results, gradients = measure(output, tree_unflatten(rest[len(inputs) :], form), state, places)
+            # what autograd calls a leaf may not be changed in place, a copy may
+            given = (tensor.clone() if tensor.requires_grad else tensor for tensor in rest[: len(inputs)])
+            output = model(*given)
+            leaves = [tensor for tensor in tensors if tensor.requires_grad]
+            results, gradients = measure(output, tree_unflatten(rest[len(inputs) :], form), leaves, places)
             changed = [after(name) for name in buffers]
-        return results, gradients(), changed
+        found = gradients()
+        return (*results, *found[derived:]), found[:derived], changed
 
-    tensors = (*parameters.values(), *buffers.values(), *inputs, *leaves)
+    tensors = (*parameters.values(), *buffers.values(), *inputs, *flat)
     with traceback.preserve_node_meta():
         graph = _make_graph(step, tensors)
         _check_shapes(graph)

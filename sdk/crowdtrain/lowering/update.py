@@ -22,7 +22,10 @@ from crowdtrain.optim.sums import sum_of_squares
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Optimizers", "Rule", "Selector", "Training", "TrainingOptions"]
+__all__ = [
+    "GRADIENTS", "Optimizers", "Rule", "Selector", "Training", "TrainingOptions", "accumulated",
+    "assigned", "clipped", "keep_loss", "total_squares",
+]  # fmt: skip
 
 Selector = str | Callable[[str, Any], bool]
 """Which parameters: a name with wildcards, or a predicate of name and parameter."""
@@ -63,8 +66,8 @@ _WANTED = "optimizer must be an optimizer or a list of (selector, optimizer)"
 Parameters = Mapping[str, "torch.nn.Parameter"]
 
 
-def _assigned(optimizers: Optimizers, trained: Parameters) -> list[tuple[Optimizer, list[str]]]:
-    """Each optimizer with the names of the parameters that it takes.
+def assigned(optimizers: Optimizers, trained: Parameters) -> list[tuple[Optimizer, list[str]]]:
+    """Each optimizer with the names of the parameters that it takes, out of those that are trained.
 
     Raises InvalidOption if a parameter is taken by none, or a selector or an optimizer takes nothing.
     """
@@ -133,7 +136,7 @@ class Training:
         Raises InvalidOption if the optimizers are not for these parameters.
         """
         self._options = options
-        self._rules = _assigned(options.optimizer, trained)
+        self._rules = assigned(options.optimizer, trained)
         self._slots: dict[str, dict[str, Slot]] = {}
         """slots of each parameter"""
         for optimizer, names in self._rules:
@@ -162,27 +165,37 @@ class Training:
     @property
     def counters(self) -> dict[str, float]:
         """The loss of the last step, and the optimizers' own."""
-        own = {
+        return {"loss": 0.0, **self.own_counters}
+
+    @property
+    def own_counters(self) -> dict[str, float]:
+        """The optimizers' own."""
+        return {
             self._counter(k, name): initial
             for k, (optimizer, _) in enumerate(self._rules)
             for name, initial in optimizer.counters.items()
         }
-        return {"loss": 0.0, **own}
 
     def _counter(self, number: int, name: str) -> str:
         return name if len(self._rules) == 1 else f"{name}.{number}"
 
     def build(self, b: Builder, state: State, results: Sequence[Tensor], gradients: Tensors) -> None:
+        """The nests that keep the loss, and update."""
+        keep_loss(b, state, results[0])
+        self.update(b, state, gradients)
+
+    def update(
+        self, b: Builder, state: State, gradients: Tensors, squares: Sequence[Tensor] | None = None
+    ) -> None:
         """The nests that bring parameters, slots, counters and averages up to date.
 
-        What concerns one parameter is elementwise and comes together, so that it can be done in one pass.
+        What concerns one parameter is elementwise and comes together, so that it can be done in one pass. ``squares``
+        add up to the squared norm of all gradients, if there are more than these.
         """
-        counters, (loss,) = state["counters"], results
-        b.next(counters["loss"], loss)
-        b.log("loss", loss)
+        counters = state["counters"]
         step, chosen = self._updates(b, counters["step"])
         gradients = {name: b.settle(gradient) for name, gradient in gradients.items()}
-        prepare = self._preparation(b, state.get(GRADIENTS, {}), gradients, chosen)
+        prepare = self._preparation(b, state.get(GRADIENTS, {}), gradients, chosen, squares)
         average = self._averaging(b, state.get(AVERAGE, {}), step)
         rates: dict[Schedule, Tensor] = {}
         for number, (optimizer, names) in enumerate(self._rules):
@@ -215,7 +228,12 @@ class Training:
             return updates, b.settle(chosen)
 
     def _preparation(
-        self, b: Builder, sums: Tensors, gradients: Tensors, chosen: Tensor | None
+        self,
+        b: Builder,
+        sums: Tensors,
+        gradients: Tensors,
+        chosen: Tensor | None,
+        squares: Sequence[Tensor] | None,
     ) -> Callable[[str], Tensor]:
         """From a parameter's name to its gradient, accumulated and clipped. What all gradients decide comes first."""
         bound, most = self._options.clip_grad_value, self._options.clip_grad_norm
@@ -224,11 +242,7 @@ class Training:
             gradient = gradients[name]
             if chosen is not None:
                 gradient = self._accumulated(b, sums[name], gradient, chosen)
-            if bound is None:
-                return gradient
-            return b.stored(
-                b.pointwise(lambda g: maximum(minimum(g, bound), -bound), gradient, what="clipped gradient")
-            )
+            return clipped(b, gradient, bound)
 
         if most is None:
             return total
@@ -237,14 +251,13 @@ class Training:
             with b.label(f"gradient: {name}"):
                 totals[name] = total(name)
         with b.label("clipping"):
-            scale = _norm_scale(b, totals, most)
+            scale = _norm_scale(b, total_squares(b, totals) if squares is None else _total(b, squares), most)
         return lambda name: b.stored(
             b.pointwise(lambda g, s: g * s, totals[name], scale, what="clipped gradient")
         )
 
     def _accumulated(self, b: Builder, before: Tensor, gradient: Tensor, chosen: Tensor) -> Tensor:
-        share = 1.0 / self._options.accumulate
-        total = b.stored(b.pointwise(lambda a, g: fma(g, share, a), before, gradient, what="sum"))
+        total = accumulated(b, before, gradient, self._options.accumulate)
         following = b.pointwise(lambda t, c: select(c, 0.0, t), total, chosen, what="next sum")
         b.next(before, b.stored(following))
         return total
@@ -278,17 +291,47 @@ def _rate(b: Builder, lr: float | Schedule, step: Tensor, known: dict[Schedule, 
     return known[lr]
 
 
-def _norm_scale(b: Builder, gradients: Tensors, most: float) -> Tensor:
-    """What every gradient is multiplied with, so that their common norm is at most ``most``."""
-    sums = [sum_of_squares(b, g, f"norm of {name}") for name, g in gradients.items()]
+def keep_loss(b: Builder, state: State, loss: Tensor) -> None:
+    """The nests that log the loss, and keep it in the state."""
+    loss = b.number(loss)
+    b.next(state["counters"]["loss"], loss)
+    b.log("loss", loss)
+
+
+def accumulated(b: Builder, before: Tensor, gradient: Tensor, parts: int) -> Tensor:
+    """A sum of gradients with one more of so many, each divided by their number."""
+    share = 1.0 / parts
+    return b.stored(b.pointwise(lambda a, g: fma(g, share, a), before, gradient, what="sum"))
+
+
+def clipped(b: Builder, gradient: Tensor, bound: float | None) -> Tensor:
+    """A gradient whose elements are within ``bound``."""
+    if bound is None:
+        return gradient
+    return b.stored(
+        b.pointwise(lambda g: maximum(minimum(g, bound), -bound), gradient, what="clipped gradient")
+    )
+
+
+def total_squares(b: Builder, gradients: Tensors) -> Tensor:
+    """The squared norm of all gradients together."""
+    return _total(b, [sum_of_squares(b, g, f"norm of {name}") for name, g in gradients.items()])
+
+
+def _total(b: Builder, sums: Sequence[Tensor]) -> Tensor:
     while len(sums) > 1:
         parts = [sums[i : i + _SUM] for i in range(0, len(sums), _SUM)]
         sums = [b.stored(b.pointwise(_added, *part, what="sum of squares")) for part in parts]
+    return sums[0]
+
+
+def _norm_scale(b: Builder, squares: Tensor, most: float) -> Tensor:
+    """What every gradient is multiplied with, so that their common norm is at most ``most``."""
 
     def scale(total: Expr) -> Expr:
         return minimum(most / (sqrt(total) + 1e-6), 1.0)
 
-    return b.stored(b.pointwise(scale, sums[0], what="scale"))
+    return b.stored(b.pointwise(scale, squares, what="scale"))
 
 
 def _added(*terms: Expr) -> Expr:

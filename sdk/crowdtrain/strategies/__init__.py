@@ -18,6 +18,7 @@ from crowdtrain.strategies.periodic import (
     sparse_loco,
     streaming_diloco,
 )
+from crowdtrain.strategies.pipeline import swarm
 from crowdtrain.strategies.stepwise import data_parallel, demo, zero
 from crowdtrain.strategies.traffic import Traffic
 
@@ -47,5 +48,6 @@ __all__ = [
     "outer_optimizer",
     "sparse_loco",
     "streaming_diloco",
+    "swarm",
     "zero",
 ]

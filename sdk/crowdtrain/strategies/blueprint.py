@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from crowdtrain_engine import Dataset, DType, Program, State, TensorType
+import numpy as np
+from crowdtrain_engine import Dataset, DType, Program, State, TensorType, merkle
 from crowdtrain_engine.state import Array
 from crowdtrain_engine.validation import cost
 
 from crowdtrain._errors import PlanError
 from crowdtrain.chain import INITIAL, SegmentSpec, Source
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, Plan
+from crowdtrain.strategies.programs import Written
 from crowdtrain.tensors import group_types
 
 __all__ = ["Blueprint", "Draft", "Either", "Piece", "Ref", "Role", "no_data"]
@@ -133,15 +135,44 @@ class Draft:
         self._initial: dict[str, Mapping[str, Array]] = {}
         self._segments: list[_Planned] = []
         self._bound: dict[tuple[int, tuple[int, ...]], tuple[Program, Program]] = {}
+        self._begun: dict[tuple[tuple[TensorType, ...], bytes], Ref] = {}
+        self._started: dict[tuple[int, str], tuple[Written, Ref]] = {}
+        self._zeros: dict[tuple[TensorType, ...], Ref] = {}
 
     def begin(self, name: str, tensors: Mapping[str, Array]) -> Ref:
-        """A group of the initial state."""
-        if name in self._initial:
-            raise PlanError(f"the initial state has two groups {name!r}")
-        self._initial[name] = tensors
+        """A group of the initial state; one that holds the same words, if there is one already."""
         arrays = State({name: tensors}).tensors
         types = tuple(TensorType(DType.of(array.dtype), array.shape) for array in arrays)
-        return Ref(Source(INITIAL, len(self._initial) - 1), types)
+        key = (types, merkle.root([merkle.tensor_root(array) for array in arrays]))
+        if key not in self._begun:
+            if name in self._initial:
+                raise PlanError(f"the initial state has two groups {name!r}")
+            self._initial[name] = tensors
+            self._begun[key] = Ref(Source(INITIAL, len(self._initial) - 1), types)
+        return self._begun[key]
+
+    def zeros(self, program: Program, group: str) -> Ref:
+        """A group of words 0, of the types that ``group`` has in ``program``."""
+        types = group_types(program)[program.labels.groups.index(group)]
+        if types not in self._zeros:
+            tensors = {str(i): np.zeros(kind.shape, kind.dtype.numpy) for i, kind in enumerate(types)}
+            self._zeros[types] = self.begin(f"zeros {len(self._zeros)}", tensors)
+        return self._zeros[types]
+
+    def apply(
+        self, written: Written, inputs: Mapping[str, Ref | Either], role: Role, *, quorum: int = 0
+    ) -> dict[str, Ref]:
+        """A segment of one step of a program that reads no data. Groups that ``inputs`` does not give begin as the
+        program says, the same for everybody."""
+        started = {}
+        for group, tensors in written.initial.items():
+            if group not in inputs:
+                key = (id(written), group)
+                if key not in self._started:
+                    ref = self.begin(f"{group} {len(self._started)}", tensors)
+                    self._started[key] = (written, ref)  # the first keeps its id from being used again
+                started[group] = self._started[key][1]
+        return self.add(written.program, no_data(), {**inputs, **started}, role=role, quorum=quorum)
 
     def add(
         self,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from crowdtrain_engine import Dataset, Program, State, TensorType
+from crowdtrain_engine import Dataset, State, TensorType
 
 from crowdtrain._errors import PlanError
 from crowdtrain._training import LoweredProgram
 from crowdtrain.lowering.update import GRADIENTS
-from crowdtrain.strategies.blueprint import Draft, Either, Piece, Ref, Role, no_data
-from crowdtrain.strategies.programs import Written, regroup
+from crowdtrain.strategies.blueprint import Draft, Either, Piece, Ref, Role
+from crowdtrain.strategies.programs import regroup
 from crowdtrain.tensors import group_types
 
 __all__ = ["BUFFERS", "FROZEN", "PARAMETERS", "Crew", "balanced", "positive", "trained"]
@@ -45,6 +44,7 @@ class Crew:
         if not data:
             raise PlanError("a plan needs the data of at least one worker")
         self.draft = draft
+        self.apply, self.zeros = draft.apply, draft.zeros
         self.data = tuple(data)
         moved = trained(program)
         if not moved:
@@ -80,8 +80,6 @@ class Crew:
         if BUFFERS in begun:
             self.shared[BUFFERS] = draft.begin(BUFFERS, begun[BUFFERS])
             self.buffers = dict(zip(begun[BUFFERS], kinds[BUFFERS], strict=True))
-        self._started: dict[tuple[int, str], tuple[Written, Ref]] = {}
-        self._zeros: dict[tuple[tuple[str, ...], tuple[TensorType, ...]], Ref] = {}
         private = {g: draft.begin(g, tensors) for g, tensors in starts.items() if g != BUFFERS}
         self.own: list[dict[str, Ref]] = [dict(private) for _ in data]
         """what each worker keeps to itself"""
@@ -108,32 +106,6 @@ class Crew:
         )
         self.own[worker] = {name: out[name] for name in self.own[worker]}
         return out
-
-    def apply(self, written: Written, inputs: Groups, role: Role, *, quorum: int = 0) -> dict[str, Ref]:
-        """A segment of one step of a program that reads no data. Groups that ``inputs`` does not give begin as the
-        program says, the same for everybody."""
-        started = {}
-        for group, tensors in written.initial.items():
-            if group not in inputs:
-                key = (id(written), group)
-                if key not in self._started:
-                    ref = self.draft.begin(f"{group} {len(self._started)}", tensors)
-                    self._started[key] = (written, ref)  # the first keeps its id from being used again
-                started[group] = self._started[key][1]
-        return self.draft.add(written.program, no_data(), {**inputs, **started}, role=role, quorum=quorum)
-
-    def zeros(self, program: Program, group: str) -> Ref:
-        """A group of words 0, of the types that ``group`` has in ``program``; everybody begins with the same one."""
-        number = program.labels.groups.index(group)
-        names = program.labels.state[program.bounds[number] : program.bounds[number + 1]]
-        types = group_types(program)[number]
-        key = (names, types)
-        if key not in self._zeros:
-            tensors = {
-                n: np.zeros(kind.shape, kind.dtype.numpy) for n, kind in zip(names, types, strict=True)
-            }
-            self._zeros[key] = self.draft.begin(f"zeros {len(self._zeros)}", tensors)
-        return self._zeros[key]
 
     def result(self, groups: Mapping[str, Ref] | None = None) -> list[Piece]:
         """The model as it was merged last, or with ``groups`` in place of some of it."""

@@ -15,15 +15,17 @@ from crowdtrain_engine.program import Operand
 from crowdtrain_engine.state import Array
 
 from crowdtrain._errors import PlanError
+from crowdtrain._training import SQUARES
 from crowdtrain.lowering.assembly import CONSTANTS
 from crowdtrain.lowering.builder import Builder
 from crowdtrain.lowering.expr import Expr, const, eq, lt, select
 from crowdtrain.lowering.tensor import Tensor
+from crowdtrain.lowering.update import clipped, total_squares
 from crowdtrain.optim.rule import Counting, Optimizer, Slot, Update
 from crowdtrain.optim.schedules import Schedule
 from crowdtrain.strategies.codecs import Codec
 
-__all__ = ["WEIGHT", "Written", "change", "encode", "mean", "merge", "mix", "receive", "regroup"]
+__all__ = ["WEIGHT", "Written", "change", "collect", "encode", "mean", "merge", "mix", "receive", "regroup"]
 
 Types = Mapping[str, TensorType]
 """Tensors of a group, by name."""
@@ -295,11 +297,57 @@ def merge(
             b.next(parameters[name], _moved(b, parameters[name], received))
             if name in lost:
                 b.next(lost[name], b.stored(b.pointwise(lambda m, r: m - r, move, received, what="lost")))
+    _merge_buffers(b, own, theirs, shares)
+    return sheet.finish()
+
+
+def _merge_buffers(
+    b: Builder,
+    own: Mapping[str, Tensor],
+    theirs: Sequence[Mapping[str, Tensor]],
+    shares: Sequence[Tensor] = (),
+) -> None:
+    """Numbers become their mean, integers those of the first worker."""
     for name, tensor in own.items():
         with b.label(name):
             values = [group[name] for group in theirs]
             averages = tensor.dtype is DType.f32
             b.next(tensor, b.stored(mean(b, values, "mean", shares)) if averages else values[0])
+
+
+def collect(
+    types: Types,
+    workers: int,
+    *,
+    buffers: Types | None = None,
+    norm: bool = False,
+    bound: float | None = None,
+) -> Written:
+    """What comes before an update of which several know a part.
+
+    With several workers, groups ``gradients.0`` and so on, whose mean ``gradients`` becomes; with ``buffers`` groups of
+    that name, too, as in :func:`merge`. With ``norm`` the group ``squares`` becomes the squared norm of ``gradients``,
+    each element of which counts as much as ``bound`` at most.
+    """
+    sheet = _Sheet()
+    b = sheet.b
+    apart = range(workers if workers > 1 else 0)
+    gradients = sheet.group("gradients", types, 0.0 if apart else None) if types else {}
+    squares = sheet.group(SQUARES, {SQUARES: TensorType(DType.f32, ())}, 0.0) if norm else {}
+    parts = [sheet.group(f"gradients.{k}", types) for k in apart if types]
+    own = sheet.group("buffers", buffers) if buffers and apart else {}
+    theirs = [sheet.group(f"buffers.{k}", buffers) for k in apart] if buffers else []
+    means = dict(gradients)
+    if parts:
+        for name, tensor in gradients.items():
+            with b.label(name):
+                means[name] = b.stored(mean(b, [part[name] for part in parts], "mean"))
+                b.next(tensor, means[name])
+    if norm:
+        with b.label("clipping"):
+            bounded = {name: clipped(b, tensor, bound) for name, tensor in means.items()}
+            b.next(squares[SQUARES], total_squares(b, bounded))
+    _merge_buffers(b, own, theirs)
     return sheet.finish()
 
 
