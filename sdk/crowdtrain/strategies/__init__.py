@@ -2,14 +2,15 @@
 
 ``blueprint`` says what a plan needs and how one is drafted, ``crew`` holds the workers of a plan, ``programs`` writes
 the programs that merge, encode and receive, ``codecs`` how a change travels, ``outer`` how a merge moves the model;
-``merging`` puts these together. The strategies are in ``stepwise``, ``periodic`` and ``elastic``. ``local`` carries a
-plan out on one machine, ``traffic`` counts what would travel. Nothing needs PyTorch.
+``merging`` puts these together. The strategies are in ``stepwise``, ``periodic``, ``elastic``, ``modular`` and
+``pipeline``. ``local`` carries a plan out on one machine, ``traffic`` counts what would travel. Nothing needs PyTorch.
 """
 
 from crowdtrain.strategies.blueprint import Blueprint, Draft, Either, Piece, Ref, Role
 from crowdtrain.strategies.codecs import Codec, Cosine, Exact, Quantized, TopK
 from crowdtrain.strategies.elastic import elastic_diloco
 from crowdtrain.strategies.local import Done, Outcome, carry_out
+from crowdtrain.strategies.modular import Path, dipaco, mixture, of_path
 from crowdtrain.strategies.outer import DelayedNesterov, outer_optimizer
 from crowdtrain.strategies.periodic import (
     diloco,
@@ -32,6 +33,7 @@ __all__ = [
     "Either",
     "Exact",
     "Outcome",
+    "Path",
     "Piece",
     "Quantized",
     "Ref",
@@ -42,9 +44,12 @@ __all__ = [
     "data_parallel",
     "demo",
     "diloco",
+    "dipaco",
     "elastic_diloco",
     "lo_fi",
     "local_sgd",
+    "mixture",
+    "of_path",
     "outer_optimizer",
     "sparse_loco",
     "streaming_diloco",

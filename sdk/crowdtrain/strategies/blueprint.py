@@ -140,14 +140,13 @@ class Draft:
         self._zeros: dict[tuple[TensorType, ...], Ref] = {}
 
     def begin(self, name: str, tensors: Mapping[str, Array]) -> Ref:
-        """A group of the initial state; one that holds the same words, if there is one already."""
+        """A group of the initial state, called about ``name``; or one that holds the same words, if there is one."""
         arrays = State({name: tensors}).tensors
         types = tuple(TensorType(DType.of(array.dtype), array.shape) for array in arrays)
         key = (types, merkle.root([merkle.tensor_root(array) for array in arrays]))
         if key not in self._begun:
-            if name in self._initial:
-                raise PlanError(f"the initial state has two groups {name!r}")
-            self._initial[name] = tensors
+            free = name if name not in self._initial else f"{name} ({len(self._initial)})"
+            self._initial[free] = tensors
             self._begun[key] = Ref(Source(INITIAL, len(self._initial) - 1), types)
         return self._begun[key]
 
@@ -156,7 +155,7 @@ class Draft:
         types = group_types(program)[program.labels.groups.index(group)]
         if types not in self._zeros:
             tensors = {str(i): np.zeros(kind.shape, kind.dtype.numpy) for i, kind in enumerate(types)}
-            self._zeros[types] = self.begin(f"zeros {len(self._zeros)}", tensors)
+            self._zeros[types] = self.begin("zeros", tensors)
         return self._zeros[types]
 
     def apply(
@@ -169,7 +168,7 @@ class Draft:
             if group not in inputs:
                 key = (id(written), group)
                 if key not in self._started:
-                    ref = self.begin(f"{group} {len(self._started)}", tensors)
+                    ref = self.begin(group, tensors)
                     self._started[key] = (written, ref)  # the first keeps its id from being used again
                 started[group] = self._started[key][1]
         return self.add(written.program, no_data(), {**inputs, **started}, role=role, quorum=quorum)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from crowdtrain_engine import Dataset, State, TensorType
+from crowdtrain_engine.state import Array
 
 from crowdtrain._errors import PlanError
 from crowdtrain._training import LoweredProgram
@@ -13,19 +15,144 @@ from crowdtrain.strategies.blueprint import Draft, Either, Piece, Ref, Role
 from crowdtrain.strategies.programs import regroup
 from crowdtrain.tensors import group_types
 
-__all__ = ["BUFFERS", "FROZEN", "PARAMETERS", "Crew", "balanced", "positive", "trained"]
+__all__ = [
+    "BUFFERS", "COUNTERS", "FROZEN", "PARAMETERS", "Crew", "Layout", "Team", "balanced", "drawing_apart", "positive",
+    "trained",
+]  # fmt: skip
 
-PARAMETERS, BUFFERS, FROZEN = "parameters", "buffers", "frozen"
+PARAMETERS, BUFFERS, FROZEN, COUNTERS = "parameters", "buffers", "frozen", "counters"
 Groups = Mapping[str, Ref | Either]
 
 
-class Crew:
-    """Workers that train one model, each on data of its own, in a plan that is being drafted.
+class Layout:
+    """A worker's program with its state in groups of which some travel.
 
-    The program's groups are ``parts`` (the trained parameters: one group, or several that are merged at different
-    times), ``frozen`` (parameters that do not change, if any), ``buffers`` (if any), and what each worker keeps to
-    itself: the optimizer's moments, counters.
+    The groups are ``parts`` (the trained parameters: one group, or several that are merged at different times or with
+    different workers), ``frozen`` (parameters that do not change, if any), groups of buffers that are merged (if any),
+    and what a worker keeps to itself: the optimizer's moments, counters.
     """
+
+    def __init__(
+        self,
+        program: LoweredProgram,
+        parts: Mapping[str, Sequence[str]],
+        buffers: Mapping[str, Sequence[str]],
+        *,
+        state: State | None = None,
+    ) -> None:
+        """``parts`` and ``buffers`` name what is in each group; ``state`` is where training begins instead of the
+        model's own weights.
+
+        Raises PlanError without parameters to train, or for parts that are not theirs.
+        """
+        moved = trained(program)
+        if not moved:
+            raise PlanError("the model has no parameter that is trained")
+        listed = [name for names in parts.values() for name in names]
+        if sorted(listed) != sorted(moved) or not all(parts.values()):
+            raise PlanError("the parts must hold each trained parameter once, and none of them may be empty")
+        self.parts = {part: tuple(names) for part, names in parts.items()}
+        self.buffers = {group: tuple(names) for group, names in buffers.items()}
+        self.frozen = tuple(name for name in program.initial[PARAMETERS] if name not in set(listed))
+        groups = {part: [(PARAMETERS, name) for name in names] for part, names in parts.items()}
+        if self.frozen:
+            groups[FROZEN] = [(PARAMETERS, name) for name in self.frozen]
+        groups |= {group: [(BUFFERS, name) for name in names] for group, names in buffers.items()}
+        merged = set(groups)
+        for group, tensors in program.initial.items():
+            if group == GRADIENTS and len(parts) > 1:
+                groups |= {
+                    f"{GRADIENTS} of {part}": [(GRADIENTS, name) for name in names]
+                    for part, names in parts.items()
+                }
+            elif group not in (PARAMETERS, BUFFERS):
+                groups[group] = [(group, name) for name in tensors]
+        self.private = tuple(group for group in groups if group not in merged)
+        """groups that a worker keeps to itself"""
+        begun = program.initial_state(state)
+        self.tensors = {
+            group: {name: begun[old][name] for old, name in listing} for group, listing in groups.items()
+        }
+        """what each group begins as"""
+        self.program = regroup(program, groups)
+        kinds = dict(zip(self.program.labels.groups, group_types(self.program), strict=True))
+        self.types: dict[str, dict[str, TensorType]] = {
+            group: dict(zip(names, kinds[group], strict=True))
+            for group, names in (*self.parts.items(), *self.buffers.items())
+        }
+        """of the tensors in each group that is merged"""
+
+
+class Team:
+    """Workers, each with a program and data of its own, in a plan that is being drafted. What has one name in several
+    programs is merged."""
+
+    def __init__(self, draft: Draft, layouts: Sequence[Layout], data: Sequence[Dataset]) -> None:
+        """Raises PlanError without workers, or if what is merged begins differently."""
+        if not data:
+            raise PlanError("a plan needs the data of at least one worker")
+        self.draft = draft
+        self.apply, self.zeros = draft.apply, draft.zeros
+        self.layouts, self.data = tuple(layouts), tuple(data)
+        self.shared: dict[str, Ref] = {}
+        """parts and buffers, as they were merged last"""
+        self.types: dict[str, dict[str, TensorType]] = {}
+        self.own: list[dict[str, Ref]] = []
+        """what each worker keeps to itself"""
+        self._frozen: list[dict[str, Ref]] = []
+        known: dict[int, dict[str, Ref]] = {}
+        for worker, layout in enumerate(layouts):
+            if id(layout) not in known:
+                known[id(layout)] = {group: draft.begin(group, t) for group, t in layout.tensors.items()}
+            begun = known[id(layout)]
+            for group, types in layout.types.items():
+                if self.shared.setdefault(group, begun[group]) != begun[group]:
+                    raise PlanError(
+                        f"{group} of worker {worker} begins as other tensors than that of one before it"
+                    )
+                self.types.setdefault(group, types)
+            self._frozen.append({FROZEN: begun[FROZEN]} if layout.frozen else {})
+            own = {group: begun[group] for group in layout.private}
+            own[COUNTERS] = draft.begin(COUNTERS, drawing_apart(layout.tensors[COUNTERS], worker))
+            self.own.append(own)
+
+    @property
+    def workers(self) -> int:
+        """Their number."""
+        return len(self.data)
+
+    def buffers_of(self, part: str) -> str | None:
+        """The group of buffers that is merged along with a part."""
+        group = f"{BUFFERS} of {part}"
+        return group if group in self.types else None
+
+    def train(
+        self, worker: int, round_: int, steps: int, start: Groups | None = None, what: str = "train"
+    ) -> dict[str, Ref]:
+        """A segment in which a worker trains from ``start`` (what was merged last, unless it says otherwise); what came
+        out. What it keeps to itself goes on from its last one.
+        """
+        layout = self.layouts[worker]
+        merged = {group: self.shared[group] for group in layout.types}
+        inputs = {**merged, **self._frozen[worker], **self.own[worker], **(start or {})}
+        out = self.draft.add(
+            layout.program, self.data[worker], inputs, steps=steps, role=Role(what, round_, worker)
+        )
+        self.own[worker] = {name: out[name] for name in self.own[worker]}
+        return out
+
+    def result(self, worker: int = 0, of: str = "") -> list[Piece]:
+        """A worker's model as it was merged last; ``of`` is added to the names of its groups."""
+        layout = self.layouts[worker]
+        final = {**self.shared, **self._frozen[worker]}
+        listed = [(PARAMETERS, part, names) for part, names in layout.parts.items()]
+        listed += [(PARAMETERS, FROZEN, layout.frozen)] if layout.frozen else []
+        listed += [(BUFFERS, group, names) for group, names in layout.buffers.items()]
+        return [Piece(f"{kind}{of}", names, final[group].source) for kind, group, names in listed]
+
+
+class Crew(Team):
+    """Workers that train one model, each on data of its own."""
 
     def __init__(
         self,
@@ -38,84 +165,36 @@ class Crew:
     ) -> None:
         """``parts`` names the parameters in each part; all that are trained are one part if it is not given.
 
-        ``state`` is where training begins instead of the model's own weights. Raises PlanError without workers or
-        parameters to train, or for parts that are not theirs.
+        Buffers are merged along with the first part. Raises PlanError without workers or parameters to train, or for
+        parts that are not theirs.
         """
-        if not data:
-            raise PlanError("a plan needs the data of at least one worker")
-        self.draft = draft
-        self.apply, self.zeros = draft.apply, draft.zeros
-        self.data = tuple(data)
-        moved = trained(program)
-        if not moved:
-            raise PlanError("the model has no parameter that is trained")
-        self.parts = {PARAMETERS: tuple(moved)} if parts is None else {k: tuple(v) for k, v in parts.items()}
-        listed = [name for names in self.parts.values() for name in names]
-        if sorted(listed) != sorted(moved) or not all(self.parts.values()):
-            raise PlanError("the parts must hold each trained parameter once, and none of them may be empty")
-        frozen = [name for name in program.initial[PARAMETERS] if name not in set(listed)]
-        kept = {g: [(g, n) for n in tensors] for g, tensors in program.initial.items() if g != PARAMETERS}
-        begun = program.initial_state(state)
-        starts = {g: dict(begun[g]) for g in kept}
-        if GRADIENTS in kept and len(self.parts) > 1:
-            kept.pop(GRADIENTS)
-            gradients = starts.pop(GRADIENTS)
-            for part, names in self.parts.items():
-                kept[self.gradients_of(part)] = [(GRADIENTS, name) for name in names]
-                starts[self.gradients_of(part)] = {name: gradients[name] for name in names}
-        groups = {part: [(PARAMETERS, name) for name in names] for part, names in self.parts.items()}
-        if frozen:
-            groups[FROZEN] = [(PARAMETERS, name) for name in frozen]
-        self.program = regroup(program, {**groups, **kept})
-        kinds = dict(zip(self.program.labels.groups, group_types(self.program), strict=True))
-        self.types: dict[str, dict[str, TensorType]] = {
-            part: dict(zip(names, kinds[part], strict=True)) for part, names in self.parts.items()
-        }
-        """of the parameters in each part"""
-        self.shared: dict[str, Ref] = {}
-        """the parts and buffers, as they were merged last"""
-        for part, listing in groups.items():
-            self.shared[part] = draft.begin(part, {name: begun[PARAMETERS][name] for _, name in listing})
-        self.buffers: dict[str, TensorType] = {}
-        if BUFFERS in begun:
-            self.shared[BUFFERS] = draft.begin(BUFFERS, begun[BUFFERS])
-            self.buffers = dict(zip(begun[BUFFERS], kinds[BUFFERS], strict=True))
-        private = {g: draft.begin(g, tensors) for g, tensors in starts.items() if g != BUFFERS}
-        self.own: list[dict[str, Ref]] = [dict(private) for _ in data]
-        """what each worker keeps to itself"""
-        self._frozen = tuple(frozen)
+        buffers = program.initial.get(BUFFERS)
+        layout = Layout(
+            program,
+            {PARAMETERS: trained(program)} if parts is None else parts,
+            {BUFFERS: list(buffers)} if buffers else {},
+            state=state,
+        )
+        super().__init__(draft, [layout] * len(data), data)
 
     @property
-    def workers(self) -> int:
-        """Their number."""
-        return len(self.data)
+    def buffers(self) -> Mapping[str, TensorType]:
+        """Types of the buffers."""
+        return self.types.get(BUFFERS, {})
+
+    def buffers_of(self, part: str) -> str | None:
+        return BUFFERS if self.buffers and part == next(iter(self.layouts[0].parts)) else None
 
     def gradients_of(self, part: str) -> str:
         """The group that holds the gradients of a part."""
-        return GRADIENTS if len(self.parts) == 1 else f"{GRADIENTS} of {part}"
+        return GRADIENTS if len(self.layouts[0].parts) == 1 else f"{GRADIENTS} of {part}"
 
-    def train(
-        self, worker: int, round_: int, steps: int, start: Groups | None = None, what: str = "train"
-    ) -> dict[str, Ref]:
-        """A segment in which a worker trains from ``start`` (what was merged last, unless it says otherwise); what came
-        out. What it keeps to itself goes on from its last one.
-        """
-        inputs = {**self.shared, **self.own[worker], **(start or {})}
-        out = self.draft.add(
-            self.program, self.data[worker], inputs, steps=steps, role=Role(what, round_, worker)
-        )
-        self.own[worker] = {name: out[name] for name in self.own[worker]}
-        return out
 
-    def result(self, groups: Mapping[str, Ref] | None = None) -> list[Piece]:
-        """The model as it was merged last, or with ``groups`` in place of some of it."""
-        final = {**self.shared, **(groups or {})}
-        pieces = [Piece(PARAMETERS, names, final[part].source) for part, names in self.parts.items()]
-        if self._frozen:
-            pieces.append(Piece(PARAMETERS, self._frozen, final[FROZEN].source))
-        if self.buffers:
-            pieces.append(Piece(BUFFERS, tuple(self.buffers), final[BUFFERS].source))
-        return pieces
+def drawing_apart(counters: Mapping[str, Array], shift: int) -> Mapping[str, Array]:
+    """Counters to begin with whose seed, if there is one, is moved on: each worker draws numbers of its own."""
+    if "seed" not in counters:
+        return counters
+    return {**counters, "seed": np.asarray((int(counters["seed"]) + shift) % 2**32, np.uint32)}
 
 
 def trained(program: LoweredProgram) -> list[str]:

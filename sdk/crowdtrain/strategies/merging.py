@@ -9,7 +9,7 @@ from crowdtrain_engine import TensorType
 from crowdtrain.optim.rule import Optimizer
 from crowdtrain.strategies.blueprint import Ref, Role
 from crowdtrain.strategies.codecs import Codec
-from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Crew
+from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Team
 from crowdtrain.strategies.programs import Written, change, encode, merge, receive
 
 __all__ = ["Merging"]
@@ -20,7 +20,7 @@ class Merging:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: Team,
         part: str,
         optimizer: Optimizer,
         *,
@@ -28,17 +28,20 @@ class Merging:
         broadcast: Codec | None = None,
         sign: bool = False,
         decay: float = 1.0,
-        buffers: bool = True,
+        members: Sequence[int] | None = None,
     ) -> None:
+        """``members`` are the workers that have the part: all, if they are not given."""
         self.crew = crew
         self.part = part
         self._types: Mapping[str, TensorType] = crew.types[part]
-        self.buffers = crew.buffers if buffers else {}
+        self.members = tuple(range(crew.workers) if members is None else members)
+        self._buffered = crew.buffers_of(part)
+        self.buffers = crew.types[self._buffered] if self._buffered is not None else {}
         """those that are merged along with the part"""
         self._codec = codec
         self._broadcast = broadcast
         self._merge = merge(
-            self._types, crew.workers, optimizer,
+            self._types, len(self.members), optimizer,
             codec=codec, broadcast=broadcast, sign=sign, buffers=self.buffers or None,
         )  # fmt: skip
         self._encode: Written | None = None
@@ -46,8 +49,8 @@ class Merging:
         self._decay = decay
         self._memory: dict[str, Ref] = {}
         """the merge's own groups: the optimizer's slots, counters"""
-        self._lost: list[Ref | None] = [None] * crew.workers
-        self.bases: list[Ref] = [crew.shared[part]] * crew.workers
+        self._lost: dict[int, Ref] = {}
+        self.bases = dict.fromkeys(self.members, crew.shared[part])
         """the part as each worker has received it last"""
 
     def send(self, worker: int, round_: int, local: Ref) -> Ref:
@@ -68,12 +71,12 @@ class Merging:
         return self._sent(self._encode, {"gradients": gradients}, worker, round_)
 
     def _sent(self, written: Written, inputs: dict[str, Ref], worker: int, round_: int) -> Ref:
-        lost = self._lost[worker]
-        if lost is not None:
-            inputs["lost"] = lost
+        if worker in self._lost:
+            inputs["lost"] = self._lost[worker]
         inputs["code"] = self._code_before(written)
         out = self.crew.apply(written, inputs, Role("encode", round_, worker))
-        self._lost[worker] = out.get("lost")
+        if "lost" in out:
+            self._lost[worker] = out["lost"]
         return out["code"]
 
     def _code_before(self, written: Written) -> Ref:
@@ -81,12 +84,12 @@ class Merging:
         return self.crew.zeros(written.program, "code")
 
     def merge(self, round_: int, sent: Sequence[Ref], buffers: Sequence[Ref] = ()) -> None:
-        """Merges what the workers sent; what they go on from is in ``crew.shared``, and in ``bases``."""
+        """Merges what the members sent; what they go on from is in ``crew.shared``, and in ``bases``."""
         crew, part = self.crew, self.part
         kind = "local" if self._codec is None else "change"
         inputs = {f"{kind}.{k}": ref for k, ref in enumerate(sent)}
-        if self.buffers:
-            inputs |= {BUFFERS: crew.shared[BUFFERS]}
+        if self._buffered is not None:
+            inputs |= {BUFFERS: crew.shared[self._buffered]}
             inputs |= {f"{BUFFERS}.{k}": ref for k, ref in enumerate(buffers)}
         inputs[PARAMETERS] = crew.shared[part]
         inputs |= self._memory
@@ -97,12 +100,12 @@ class Merging:
         passing = {PARAMETERS, BUFFERS, *lost, *(name for name in out if "." in name)}
         self._memory = {name: ref for name, ref in out.items() if name not in passing}
         crew.shared[part] = out[PARAMETERS]
-        if self.buffers:
-            crew.shared[BUFFERS] = out[BUFFERS]
+        if self._buffered is not None:
+            crew.shared[self._buffered] = out[BUFFERS]
         if self._receive is None:
-            self.bases = [out[PARAMETERS]] * crew.workers
+            self.bases = dict.fromkeys(self.members, out[PARAMETERS])
             return
-        for worker in range(crew.workers):
+        for worker in self.members:
             inputs = {"base": self.bases[worker], "code": out["code"]}
             received = crew.apply(self._receive, inputs, Role("receive", round_, worker))
             self.bases[worker] = received["base"]

@@ -142,9 +142,7 @@ def streaming_diloco(
     draft = Draft()
     crew = Crew(draft, program, data, parts=parts, state=state)
     optimizer = outer or outer_optimizer(rounds)
-    merges = [
-        Merging(crew, part, optimizer, codec=codec, buffers=part == next(iter(parts))) for part in parts
-    ]
+    merges = [Merging(crew, part, optimizer, codec=codec) for part in parts]
     local = [
         {name: crew.shared[name] for name in (*parts, *((BUFFERS,) if crew.buffers else ()))} for _ in data
     ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from crowdtrain_engine import Dataset, Program, State
 from crowdtrain_engine.state import Array
 
@@ -27,12 +26,10 @@ from crowdtrain._training import (
 from crowdtrain.lowering.assembly import CONSTANTS
 from crowdtrain.lowering.update import GRADIENTS
 from crowdtrain.strategies.blueprint import Blueprint, Draft, Piece, Ref, Role, no_data
-from crowdtrain.strategies.crew import BUFFERS, FROZEN, PARAMETERS, positive
+from crowdtrain.strategies.crew import BUFFERS, COUNTERS, FROZEN, PARAMETERS, drawing_apart, positive
 from crowdtrain.strategies.programs import Written, collect, regroup
 
 __all__ = ["swarm"]
-
-COUNTERS = "counters"
 
 
 def swarm(
@@ -181,10 +178,7 @@ class _Stage:
 
     def _counters(self, program: LoweredProgram, shift: int) -> Ref:
         """The counters to begin with: each copy of the pipeline draws numbers of its own."""
-        counters = dict(program.initial[COUNTERS])
-        if "seed" in counters:
-            counters["seed"] = np.asarray((int(counters["seed"]) + shift) % 2**32, np.uint32)
-        return self._begin(f"{COUNTERS} with seeds from {shift}", counters)
+        return self._begin(COUNTERS, drawing_apart(program.initial[COUNTERS], shift))
 
     def collect(self, step: int) -> dict[str, Ref]:
         """What updates need of the copies: their mean gradients, and the squared norm of these."""

@@ -110,9 +110,7 @@ def zero(
     parts = balanced(gradients, shards)
     draft = Draft()
     crew = Crew(draft, gradients, data, parts=parts, state=state)
-    merges = [
-        Merging(crew, part, optimizer, codec=EXACT, buffers=part == next(iter(parts))) for part in parts
-    ]
+    merges = [Merging(crew, part, optimizer, codec=EXACT) for part in parts]
     for step in range(steps):
         outs = [crew.train(worker, step, 1, what="gradients") for worker in range(crew.workers)]
         for merging in merges:
