@@ -134,9 +134,8 @@ contract Market is IMarket, Burner {
         s.groups = uint16(spec.inputs.length);
         s.price = spec.price;
         s.leaf = leaf;
-        uint256 absent = _absent(job, spec);
-        if (s.absent != absent) s.absent = absent;
-        Source[] memory sources = Plan.sources(spec, absent);
+        if (spec.fallbacks.length != 0) s.absent = _absent(job, spec);
+        Source[] memory sources = _sources(spec, s);
         s.inputAttempts = _inputAttempts(job, sources);
         s.inputRoot = _inputRoot(job, j, sources, inputs);
         emit Claimed(job, segment, msg.sender, s.attempt, s.until);
@@ -179,7 +178,7 @@ contract Market is IMarket, Burner {
         if (block.timestamp <= s.until) revert NotYet(s.until);
         _requireUndisputed(s);
         _requireLeaf(s, spec);
-        Source[] memory sources = Plan.sources(spec, s.absent);
+        Source[] memory sources = _sources(spec, s);
         _requireSettled(job, sources);
         // INVARIANT: what is paid was built on what was settled.
         if (_inputAttempts(job, sources) != s.inputAttempts) revert InputChanged();
@@ -199,7 +198,7 @@ contract Market is IMarket, Burner {
         _requireUndisputed(s);
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses stake for work whose inputs fell, or whose trace root is known.
-        if (_inputAttempts(job, Plan.sources(spec, s.absent)) != s.inputAttempts) revert InputChanged();
+        if (_inputAttempts(job, _sources(spec, s)) != s.inputAttempts) revert InputChanged();
         if (audit.rounds(job, segment, s.attempt).traceRoot != 0) revert Revealed();
         address solver = _drop(job, segment, j, s, Outcome.Forfeited);
         barred[job][solver] = true;
@@ -228,7 +227,7 @@ contract Market is IMarket, Burner {
         if (s.state != SegmentState.Claimed) _requireState(job, segment, s, SegmentState.Committed);
         _requireLeaf(s, spec);
         // INVARIANT: nobody loses a claim whose inputs are what they were.
-        if (_inputAttempts(job, Plan.sources(spec, s.absent)) == s.inputAttempts) revert InputsStand();
+        if (_inputAttempts(job, _sources(spec, s)) == s.inputAttempts) revert InputsStand();
         address solver = _drop(job, segment, j, s, Outcome.Voided);
         emit Voided(job, segment, solver);
         stake.unlock(solver, j.terms.stake);
@@ -339,6 +338,11 @@ contract Market is IMarket, Burner {
             else absent |= 1 << i;
         }
         if (present < spec.quorum) revert QuorumMissed(present, spec.quorum);
+    }
+
+    /// Where the inputs of a claim come from.
+    function _sources(SegmentSpec calldata spec, Segment storage s) private view returns (Source[] memory) {
+        return spec.fallbacks.length == 0 ? spec.inputs : Plan.sources(spec, s.absent);
     }
 
     function _isThere(JobId job, uint32 source) private view returns (bool) {
