@@ -26,6 +26,7 @@ from crowdtrain.chain import (
     SegmentKey,
     SegmentSpec,
     SegmentState,
+    Source,
 )
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
@@ -115,11 +116,12 @@ def claim(
     left = _unreserved(world, job)
     cost = spec.price + terms.pot(spec.price)
     require(cost <= left, "EscrowShort", left=left, price=cost)
-    input_root = _input_root(world, key, spec, inputs)
+    absent = _absent(world, key, spec)
+    input_root = _input_root(world, key, spec.sources(absent), inputs)
     until = world.time + terms.lease
     world.jobs[key.job] = replace(job, reserved=job.reserved + cost)
     world.groups[key] = len(spec.inputs)
-    world.inputs[key] = _attempts(world, key.job, spec)
+    world.inputs[key] = _attempts(world, key.job, spec.sources(absent))
     world.segments[key] = replace(
         segment,
         state=SegmentState.CLAIMED,
@@ -128,6 +130,7 @@ def claim(
         price=spec.price,
         leaf=spec_leaf,
         input_root=input_root,
+        absent=absent,
     )
     world.emit(
         "Market",
@@ -192,11 +195,11 @@ def settle(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec, tr
     require(world.time > segment.until, "NotYet", until=segment.until)
     require(segment.games == 0, "DisputesOpen", games=segment.games)
     _require_leaf(segment, spec)
-    for source in spec.inputs:
+    for source in spec.sources(segment.absent):
         if source.segment != INITIAL:
             state = segment_of(world, SegmentKey(key.job, source.segment)).state
             require(state is SegmentState.SETTLED, "InputNotReady", segment=source.segment)
-    require(_attempts(world, key.job, spec) == world.inputs[key], "InputChanged")
+    require(_attempts(world, key.job, spec.sources(segment.absent)) == world.inputs[key], "InputChanged")
     world.segments[key] = replace(segment, state=SegmentState.SETTLED)
     _pay(world, job, segment, trace_root)
     world.unlock(segment.solver, job.terms.stake)
@@ -231,7 +234,7 @@ def forfeit(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -
     require(world.time > until, "NotYet", until=until)
     require(segment.games == 0, "DisputesOpen", games=segment.games)
     _require_leaf(segment, spec)
-    require(_attempts(world, key.job, spec) == world.inputs[key], "InputChanged")
+    require(_attempts(world, key.job, spec.sources(segment.absent)) == world.inputs[key], "InputChanged")
     require(audit.round_of(world, key, segment.attempt).trace_root == NONE, "Revealed")
     _drop(world, key, Outcome.FORFEITED)
     world.barred = {*world.barred, (key.job, segment.solver)}
@@ -258,7 +261,7 @@ def void(world: World, sender: Address, key: SegmentKey, spec: SegmentSpec) -> N
     if segment.state is not SegmentState.CLAIMED:
         require_state(segment, SegmentState.COMMITTED)
     _require_leaf(segment, spec)
-    require(_attempts(world, key.job, spec) != world.inputs[key], "InputsStand")
+    require(_attempts(world, key.job, spec.sources(segment.absent)) != world.inputs[key], "InputsStand")
     _drop(world, key, Outcome.VOIDED)
     world.emit("Market", "Voided", job=key.job, segment=key.index, solver=segment.solver)
     world.unlock(segment.solver, world.jobs[key.job].terms.stake)
@@ -307,14 +310,25 @@ def _check_spec(key: SegmentKey, spec: SegmentSpec) -> None:
     require(0 < spec.interval <= MAX_INTERVAL, "InvalidSpec", what="interval")
     require(checkpoint_count(spec.steps, spec.interval) <= MAX_CHECKPOINTS, "InvalidSpec", what="checkpoints")
     require(0 < len(spec.inputs) <= MAX_GROUPS, "InvalidSpec", what="inputs")
-    for source in spec.inputs:
+    require(len(spec.fallbacks) in (0, len(spec.inputs)), "InvalidSpec", what="fallbacks")
+    for source in spec.all_sources:
         require(source.segment == INITIAL or source.segment < key.index, "InvalidSpec", what="source")
+    require(spec.quorum <= sum(spec.optional), "InvalidSpec", what="quorum")
 
 
-def _input_root(world: World, key: SegmentKey, spec: SegmentSpec, inputs: Sequence[GroupProof]) -> bytes:
-    require(len(inputs) == len(spec.inputs), "BadProof")
+def _absent(world: World, key: SegmentKey, spec: SegmentSpec) -> int:
+    absent = spec.absent(lambda number: segment_of(world, SegmentKey(key.job, number)))
+    present = sum(spec.optional) - absent.bit_count()
+    require(present >= spec.quorum, "QuorumMissed", present=present, quorum=spec.quorum)
+    return absent
+
+
+def _input_root(
+    world: World, key: SegmentKey, sources: Sequence[Source], inputs: Sequence[GroupProof]
+) -> bytes:
+    require(len(inputs) == len(sources), "BadProof")
     terms = world.jobs[key.job].terms
-    for source, given in zip(spec.inputs, inputs, strict=True):
+    for source, given in zip(sources, inputs, strict=True):
         root, count = terms.initial_root, terms.initial_groups
         if source.segment != INITIAL:
             from_key = SegmentKey(key.job, source.segment)
@@ -327,11 +341,11 @@ def _input_root(world: World, key: SegmentKey, spec: SegmentSpec, inputs: Sequen
     return merkle.root([given.root for given in inputs])
 
 
-def _attempts(world: World, job: JobId, spec: SegmentSpec) -> tuple[int, ...]:
+def _attempts(world: World, job: JobId, sources: Sequence[Source]) -> tuple[int, ...]:
     """Changes when, and only when, an input is overturned or voided."""
     return tuple(
         0 if source.segment == INITIAL else segment_of(world, SegmentKey(job, source.segment)).attempt
-        for source in spec.inputs
+        for source in sources
     )
 
 

@@ -108,6 +108,7 @@ def segment_of(key: SegmentKey, fields: Fields) -> Segment:
         input_root=fields["inputRoot"],
         output_root=fields["outputRoot"],
         seal=fields["seal"],
+        absent=fields["absent"],
     )
 
 
@@ -215,8 +216,12 @@ def terms_fields(terms: JobTerms) -> tuple[object, ...]:
 
 def spec_fields(spec: SegmentSpec) -> tuple[object, ...]:
     """``SegmentSpec``."""
-    inputs = [(source.segment, source.group) for source in spec.inputs]
-    return (spec.program_root, spec.data_root, spec.steps, spec.interval, spec.price, inputs)
+    inputs, fallbacks = (
+        [(source.segment, source.group) for source in sources] for sources in (spec.inputs, spec.fallbacks)
+    )
+    return (
+        spec.program_root, spec.data_root, spec.steps, spec.interval, spec.price, inputs, fallbacks, spec.quorum,
+    )  # fmt: skip
 
 
 def group_proof_fields(proofs: Sequence[GroupProof]) -> list[tuple[object, ...]]:

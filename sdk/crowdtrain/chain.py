@@ -7,7 +7,7 @@ memory. The records mirror the structures of ``contracts/interfaces``.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
@@ -196,6 +196,29 @@ class SegmentSpec:
         """Where the inputs come from if those whose bits are set in ``absent`` are not there."""
         return tuple(self.fallbacks[i] if absent >> i & 1 else source for i, source in enumerate(self.inputs))
 
+    def chosen(self, index: int, segment: Callable[[int], Segment]) -> tuple[Source, ...] | None:
+        """Where segment ``index``, which this is, starts from: as its claim fixed it, or as a claim would now.
+
+        None if too few of the optional inputs are there for a claim.
+        """
+        if not self.fallbacks:
+            return self.inputs
+        own = segment(index)
+        if own.state is not SegmentState.OPEN:
+            return self.sources(own.absent)
+        absent = self.absent(segment)
+        return None if sum(self.optional) - absent.bit_count() < self.quorum else self.sources(absent)
+
+    def absent(self, segment: Callable[[int], Segment]) -> int:
+        """A bit for each optional input whose segment is not committed."""
+        return sum(
+            1 << i
+            for i, (source, optional) in enumerate(zip(self.inputs, self.optional, strict=True))
+            if optional
+            and source.segment != INITIAL
+            and segment(source.segment).state < SegmentState.COMMITTED
+        )
+
     @property
     def all_sources(self) -> tuple[Source, ...]:
         """Inputs and fallbacks."""
@@ -251,6 +274,8 @@ class Segment:
     input_root: bytes
     output_root: bytes
     seal: bytes
+    absent: int = 0
+    """a bit for each optional input in whose place the claim took the fallback"""
     group_roots: tuple[bytes, ...] = ()
     cid: str = ""
 

@@ -159,7 +159,10 @@ class Quote:
             ("stake of a solver", f"{self.stake} for each segment"),
             ("cheapest attack", self.risk.summary),
             ("estimated training", format_duration(self.seconds)),
-            ("settled after", f"{format_duration(self.seconds + self.window)} or more, if nothing is disputed"),
+            (
+                "settled after",
+                f"{format_duration(self.seconds + self.window)} or more, if nothing is disputed",
+            ),
             ("lease, window, clock", ", ".join(map(format_duration, (self.lease, self.window, self.clock)))),
             ("deadline", f"{format_duration(self.duration)} after posting; what is unspent comes back"),
             ("gas of posting", f"{self.gas}, now {self.gas * self.gas_price / 10**18:.6f} ether"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 
 from crowdtrain_engine import Dataset, Program, ProgramError, State, TensorType, merkle
 from crowdtrain_engine.state import Array
 
 from crowdtrain import tensors
 from crowdtrain._errors import Corrupt, PlanError
-from crowdtrain.chain import INITIAL, Chain, GroupProof, Job, JobId, Segment, SegmentSpec
+from crowdtrain.chain import INITIAL, Chain, GroupProof, Job, JobId, Segment, SegmentSpec, Source
 from crowdtrain.manifest import MAX_MANIFEST, Manifest
 from crowdtrain.plan import Plan
 from crowdtrain.stores._blobs import Store
@@ -117,7 +118,7 @@ class JobFiles:
         Raises PlanError if a source is not committed.
         """
         proofs = []
-        for source in self.spec(index).inputs:
+        for source in self._sources(index, segment):
             roots = self._roots_of(source.segment, segment)
             proof = merkle.Tree(roots).proof(source.group)
             proofs.append(GroupProof(roots[source.group], tuple(proof)))
@@ -132,7 +133,7 @@ class JobFiles:
 
         Raises PlanError if a source is not committed.
         """
-        program, sources = self.program(index), self.spec(index).inputs
+        program, sources = self.program(index), self._sources(index, segment)
         loaded = {
             number: self._load_groups(number, {s.group for s in sources if s.segment == number}, segment)
             for number in {source.segment for source in sources}
@@ -153,6 +154,12 @@ class JobFiles:
         program = self.program(index)
         self._afford(program.state, f"output of segment {index}")
         return tensors.load_state(self.store, segment.cid, program, segment.group_roots)
+
+    def _sources(self, index: int, segment: SegmentOf) -> tuple[Source, ...]:
+        chosen = self.spec(index).chosen(index, segment)
+        if chosen is None:
+            raise PlanError(f"job {self.job.id}: too few of the inputs of segment {index} are committed")
+        return chosen
 
     def _roots_of(self, number: int, segment: SegmentOf) -> tuple[bytes, ...]:
         if number == INITIAL:
@@ -184,7 +191,7 @@ class JobFiles:
         """Types of the initial groups: those of the first programs that start from them."""
         found: dict[int, tuple[TensorType, ...]] = {}
         for index, spec in enumerate(self.plan.segments):
-            for number, source in enumerate(spec.inputs):
+            for number, source in chain(enumerate(spec.inputs), enumerate(spec.fallbacks)):
                 if source.segment == INITIAL and source.group not in found:
                     found[source.group] = tensors.group_types(self.program(index))[number]
         return [found[group] for group in sorted(found)]

@@ -17,6 +17,7 @@ from crowdtrain_engine.trace import checkpoint_count
 from eth_abi.abi import encode as abi_encode
 
 from crowdtrain._errors import PlanError
+from crowdtrain._records import spec_fields
 from crowdtrain.chain import INITIAL, SegmentSpec, Source
 
 __all__ = ["MAX_CHECKPOINTS", "MAX_GROUPS", "MAX_INTERVAL", "MAX_SEGMENTS", "Plan", "chain", "leaf"]
@@ -30,13 +31,7 @@ _SPEC = "(bytes32,bytes32,uint32,uint32,uint128,(uint32,uint32)[],(uint32,uint32
 
 def encode(spec: SegmentSpec) -> bytes:
     """``abi.encode`` of a segment's specification."""
-    inputs, fallbacks = (
-        [(source.segment, source.group) for source in sources] for sources in (spec.inputs, spec.fallbacks)
-    )
-    fields = (
-        spec.program_root, spec.data_root, spec.steps, spec.interval, spec.price, inputs, fallbacks, spec.quorum,
-    )  # fmt: skip
-    return abi_encode([_SPEC], [fields])
+    return abi_encode([_SPEC], [spec_fields(spec)])
 
 
 def leaf(spec: SegmentSpec) -> bytes:

@@ -1,23 +1,25 @@
 """States and datasets as safetensors files in a store.
 
-Tensors are named by position, ``group.tensor`` in a state and ``number`` in a dataset: what they are
-called, what they must look like and which root they must have comes from the program and the chain, never
-from the file.
+A state is stored group by group, and named by the list of the groups' CIDs, so that nobody stores or fetches a
+group twice, or one that is not needed. Tensors are named by position: what they are called, what they must look
+like and which root they must have comes from the program and the chain, never from the file.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.numpy
 from crowdtrain_engine import Dataset, DType, Program, State, TensorType, merkle
 from crowdtrain_engine.state import Array
 
+from crowdtrain import cid as cids
 from crowdtrain._errors import Corrupt, StoreUnavailable
 from crowdtrain.stores._blobs import Store
 
@@ -26,16 +28,19 @@ __all__ = [
     "save_dataset", "save_state", "write_dataset", "write_state", "write_tensors",
 ]  # fmt: skip
 
+T = TypeVar("T")
 Group = list[Array]
 """tensors of a group, in order"""
 _NAMES = {"F32": DType.f32, "I32": DType.i32, "U32": DType.u32}
+_CID = 36
 _HEADER = 256
 """bytes of a safetensors header for each tensor, at most"""
 
 
 def save_state(store: Store, state: State) -> str:
     """Stores a state and returns its CID. Raises StoreUnavailable."""
-    return _save(store, lambda path: write_state(path, state))
+    listed = [_save(store, partial(_write_numbered, tensors=group.values())) for group in state.values()]
+    return store.put(b"".join(map(cids.to_bytes, listed)))
 
 
 def load_state(store: Store, cid: str, program: Program, group_roots: Sequence[bytes]) -> State:
@@ -57,25 +62,26 @@ def load_groups(
     roots: Sequence[bytes],
     only: Collection[int] | None = None,
 ) -> dict[int, Group]:
-    """Groups, by number, of the state file at ``cid``, which holds groups of these types; all or ``only``
-    some.
+    """Groups, by number, of the state at ``cid``, which has groups of these types; all or ``only`` some.
 
     Raises Corrupt, saying what differs, if a tensor has another type or a group another root; NotFound or
-    StoreUnavailable as the store does. No more is read than such a file needs.
+    StoreUnavailable as the store does. No more is read than such groups need.
     """
     if len(types) != len(roots):
         raise Corrupt(f"state {cid}: {len(roots)} groups are committed, the program has {len(types)}")
-    expected = {f"{g}.{t}": kind for g, kinds in enumerate(types) for t, kind in enumerate(kinds)}
-    wanted = sorted(range(len(types)) if only is None else set(only))
-    names = [f"{g}.{t}" for g in wanted for t in range(len(types[g]))]
-    tensors = _load(store, cid, f"state {cid}", expected, names)
-    groups = {g: [tensors[f"{g}.{t}"] for t in range(len(types[g]))] for g in wanted}
-    for number, group in groups.items():
-        root = merkle.root(merkle.tensor_roots(group))
+    listed = store.get(cid, _CID * len(types))
+    if len(listed) != _CID * len(types):
+        raise Corrupt(
+            f"state {cid} lists {len(listed)} bytes of CIDs, {len(types)} groups have {_CID * len(types)}"
+        )
+    groups = {}
+    for number in sorted(range(len(types)) if only is None else set(only)):
+        where = f"state {cid}: group {number}"
+        name = cids.from_bytes(listed[_CID * number : _CID * (number + 1)])
+        groups[number] = list(_load(store, name, where, _numbered(types[number])).values())
+        root = merkle.root(merkle.tensor_roots(groups[number]))
         if root != roots[number]:
-            raise Corrupt(
-                f"state {cid}: group {number} has root 0x{root.hex()}, committed is 0x{roots[number].hex()}"
-            )
+            raise Corrupt(f"{where} has root 0x{root.hex()}, committed is 0x{roots[number].hex()}")
     return groups
 
 
@@ -86,8 +92,7 @@ def save_dataset(store: Store, data: Dataset) -> str:
 
 def load_dataset(store: Store, cid: str, program: Program, root: bytes) -> Dataset:
     """The dataset of ``program`` at ``cid``. Raises Corrupt, saying what differs, unless it has this root."""
-    expected = {str(i): kind for i, kind in enumerate(program.data)}
-    tensors = _load(store, cid, f"dataset {cid}", expected, list(expected))
+    tensors = _load(store, cid, f"dataset {cid}", _numbered(program.data))
     data = Dataset.from_tensors(dict(zip(program.labels.data, tensors.values(), strict=True)))
     if data.root != root:
         raise Corrupt(f"dataset {cid} has root 0x{data.root.hex()}, planned is 0x{root.hex()}")
@@ -105,13 +110,13 @@ def read_state(path: Path, program: Program) -> State:
     """The state of ``program`` in a file. Raises Corrupt, saying what differs, if it is not one."""
     types = group_types(program)
     expected = {f"{g}.{t}": kind for g, kinds in enumerate(types) for t, kind in enumerate(kinds)}
-    tensors = _read(path, f"state {path}", expected, list(expected))
+    tensors = _read(path, f"state {path}", expected)
     return State.from_tensors(program, list(tensors.values()))
 
 
 def write_dataset(path: Path, data: Dataset) -> None:
     """Writes a dataset's file. Raises OSError."""
-    write_tensors(path, {str(i): tensor for i, tensor in enumerate(data.tensors.values())})
+    _write_numbered(path, data.tensors.values())
 
 
 def read_dataset(path: Path, program: Program) -> Dataset:
@@ -126,8 +131,7 @@ def read_dataset(path: Path, program: Program) -> Dataset:
         if len(shapes) != len(program.data) or not all(shapes):
             raise Corrupt(f"dataset {path} has {len(shapes)} tensors with rows, not {len(program.data)}")
         program = program.bind([shape[0] for shape in shapes])
-    expected = {str(i): kind for i, kind in enumerate(program.data)}
-    tensors = _read(path, f"dataset {path}", expected, list(expected))
+    tensors = _read(path, f"dataset {path}", _numbered(program.data))
     return Dataset.from_tensors(dict(zip(program.labels.data, tensors.values(), strict=True)))
 
 
@@ -141,15 +145,21 @@ def _save(store: Store, write: Callable[[Path], None]) -> str:
         return store.put(path)
 
 
-def _load(
-    store: Store, cid: str, where: str, expected: Mapping[str, TensorType], names: Sequence[str]
-) -> dict[str, Array]:
-    """Tensors ``names`` of a stored file that holds the ``expected`` ones and nothing else."""
+def _numbered(values: Iterable[T]) -> dict[str, T]:
+    return {str(number): value for number, value in enumerate(values)}
+
+
+def _write_numbered(path: Path, tensors: Iterable[Array]) -> None:
+    write_tensors(path, _numbered(tensors))
+
+
+def _load(store: Store, cid: str, where: str, expected: Mapping[str, TensorType]) -> dict[str, Array]:
+    """Tensors of a stored file that holds the ``expected`` ones and nothing else."""
     limit = sum(4 * kind.size + _HEADER for kind in expected.values()) + _HEADER
     with tempfile.TemporaryDirectory(prefix="crowdtrain-") as folder:
         path = Path(folder) / "tensors"
         store.fetch(cid, path, limit)
-        return _read(path, where, expected, names)
+        return _read(path, where, expected)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array]) -> None:
@@ -160,13 +170,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Array]) -> None:
         raise OSError(str(error)) from error
 
 
-def _read(
-    path: Path, where: str, expected: Mapping[str, TensorType], names: Sequence[str]
-) -> dict[str, Array]:
+def _read(path: Path, where: str, expected: Mapping[str, TensorType]) -> dict[str, Array]:
     with _opened(path, where) as file:
         if set(file.keys()) != set(expected):
             raise Corrupt(f"{where} holds tensors {_few(file.keys())}, it must be {_few(expected)}")
-        return {name: _tensor(file, name, expected[name], where) for name in names}
+        return {name: _tensor(file, name, kind, where) for name, kind in expected.items()}
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from crowdtrain.chain import (
     Segment,
     SegmentKey,
     SegmentState,
+    Source,
 )
 from crowdtrain.plan import Plan
 
@@ -91,15 +92,17 @@ class ChainView:
 
     def sources(self, book: Book, key: SegmentKey) -> list[Segment]:
         """The earlier segments on which a segment builds."""
-        numbers = {source.segment for source in book.plan.segments[key.index].inputs} - {INITIAL}
+        numbers = {source.segment for source in self._chosen(book, key) or ()} - {INITIAL}
         return [self.segments[SegmentKey(key.job, number)] for number in sorted(numbers)]
 
     def inputs(self, book: Book, key: SegmentKey) -> tuple[GroupProof, ...] | None:
-        """The input groups of a segment as its sources stand, with proofs; None if one is not committed."""
-        if any(source.state < SegmentState.COMMITTED for source in self.sources(book, key)):
+        """The input groups of a segment as its sources stand, with proofs; None if one is not committed, or too few
+        of those that are optional."""
+        chosen = self._chosen(book, key)
+        if chosen is None or any(s.state < SegmentState.COMMITTED for s in self.sources(book, key)):
             return None
         groups = []
-        for source in book.plan.segments[key.index].inputs:
+        for source in chosen:
             initial = source.segment == INITIAL
             roots = (
                 book.initial if initial else self.segments[SegmentKey(key.job, source.segment)].group_roots
@@ -108,6 +111,9 @@ class ChainView:
                 return None
             groups.append(GroupProof(roots[source.group], tuple(merkle.Tree(roots).proof(source.group))))
         return tuple(groups)
+
+    def _chosen(self, book: Book, key: SegmentKey) -> tuple[Source, ...] | None:
+        return book.plan.segments[key.index].chosen(key.index, self.of_job(key.job))
 
     def input_root(self, book: Book, key: SegmentKey) -> bytes | None:
         """Root of a segment's input state as its sources stand now; None if one of them is not committed."""

@@ -21,6 +21,7 @@ from crowdtrain.chain import (
     Phase,
     Reason,
     Round,
+    Segment,
     SegmentKey,
     SegmentSpec,
     SegmentState,
@@ -50,6 +51,7 @@ __all__ = [
     "test_the_rate_falls_with_the_record",
     "test_weight_is_locked_until_unbonded",
     "test_what_was_built_on_an_overturned_segment_is_void",
+    "test_who_is_absent_has_a_fallback",
     "test_who_is_caught_loses_what_is_burned_and_no_more",
     "test_who_won_may_claim_first",
 ]  # fmt: skip
@@ -59,6 +61,7 @@ PAY = PRICE - PRICE // 50
 """a fiftieth is the fee"""
 TRACE = merkle.leaf(b"trace")
 GROUPS = tuple(merkle.leaf(bytes([group])) for group in range(3))
+INPUTS = tuple(Source(INITIAL, group) for group in range(3))
 
 
 @dataclass
@@ -71,15 +74,17 @@ class Deal:
 
     @classmethod
     def post(cls, arena: Arena, price: int = PRICE, **changes: int) -> Deal:
-        inputs = tuple(Source(INITIAL, group) for group in range(3))
-        first = SegmentSpec(bytes(32), bytes(32), 4, 2, price, inputs)
+        first = SegmentSpec(bytes(32), bytes(32), 4, 2, price, INPUTS)
         second = replace(first, inputs=(Source(0, 1), Source(INITIAL, 2)))
-        plan = Plan((first, second))
+        return cls.of(arena, Plan((first, second)), **changes)
+
+    @classmethod
+    def of(cls, arena: Arena, plan: Plan, **changes: int) -> Deal:
         terms = JobTerms(
             plan_root=plan.root,
             initial_root=merkle.root(GROUPS),
             initial_groups=3,
-            segments=2,
+            segments=len(plan.segments),
             escrow=3 * PRICE,
             stake=STAKE,
             lease=LEASE,
@@ -95,14 +100,18 @@ class Deal:
     def key(self, index: int) -> SegmentKey:
         return SegmentKey(self.job, index)
 
+    def segment(self, index: int) -> Segment:
+        return self.arena.buyer.segment(self.key(index))
+
     def state(self, index: int) -> SegmentState:
-        return self.arena.buyer.segment(self.key(index)).state
+        return self.segment(index).state
 
     def proofs(self, index: int) -> list[GroupProof]:
         initial = merkle.Tree(GROUPS)
         proofs = []
-        for source in self.plan.segments[index].inputs:
-            roots = self.arena.buyer.segment(self.key(0)).group_roots
+        spec = self.plan.segments[index]
+        for source in spec.chosen(index, self.segment) or spec.inputs:
+            roots = self.segment(source.segment).group_roots if source.segment != INITIAL else ()
             tree = initial if source.segment == INITIAL else merkle.Tree(roots or GROUPS)
             proofs.append(GroupProof(tree.levels[0][source.group], tuple(tree.proof(source.group))))
         return proofs
@@ -602,3 +611,29 @@ def test_rewards_follow_fees(arena: Arena) -> None:
     buyer.collect_rewards(epoch, solver.address)
     assert solver.reward_tokens(solver.address) == had + after[0]
     refused("NothingToClaim", buyer.collect_rewards, epoch, solver.address)
+
+
+def test_who_is_absent_has_a_fallback(arena: Arena) -> None:
+    worker = SegmentSpec(bytes(32), bytes(32), 4, 2, PRICE, INPUTS)
+    merge = replace(
+        worker,
+        inputs=(Source(0, 1), Source(1, 0), INPUTS[0]),
+        fallbacks=(INPUTS[1], INPUTS[2], INPUTS[0]),
+        quorum=1,
+    )
+    deal = Deal.of(arena, Plan((worker, worker, merge)))
+    assert refused("QuorumMissed", deal.claim, 2, arena.solver).values == {"present": 0, "quorum": 1}
+    deal.claim(1, arena.solver)
+    deal.commit(1, arena.solver)
+    deal.claim(2, arena.solver)
+    assert deal.segment(2).absent == 0b01
+    deal.claim(0, arena.challenger)
+    deal.commit(0, arena.challenger)  # too late for this claim, which stands
+    deal.commit(2, arena.solver)
+    with pytest.raises(Refused, match="InputsStand"):
+        deal.void(2)
+    deal.overturn(1)
+    deal.void(2)
+    assert refused("BadProof", arena.challenger.claim, deal.key(2), merge, deal.plan.proof(2), deal.proofs(0))
+    deal.claim(2, arena.challenger)
+    assert deal.segment(2).absent == 0b10, "who is there now is taken, and who has fallen is not"
