@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from crowdtrain_engine import DataError, Dataset, Program, State
 from crowdtrain_engine.validation import cost
@@ -14,20 +15,24 @@ from rich.table import Table
 
 from crowdtrain import economics
 from crowdtrain._errors import CrowdtrainError, PlanError
-from crowdtrain._explain import format_duration
+from crowdtrain._explain import format_bytes, format_duration
 from crowdtrain._rpc import Node
 from crowdtrain._training import LoweredProgram
 from crowdtrain.chain import WHOLE, Chain, ChainEvent, GameId, Job, JobId, JobTerms, SegmentKey, SegmentState
 from crowdtrain.config import DEFAULT_RPC, DEFAULT_STORE
 from crowdtrain.deployment import Deployment, find_deployment
 from crowdtrain.jobs import load_job, publish_job
-from crowdtrain.plan import MAX_CHECKPOINTS, MAX_INTERVAL, Plan, chain
+from crowdtrain.plan import MAX_CHECKPOINTS, MAX_INTERVAL, Piece, Plan, chain, interval_of
 from crowdtrain.progress import Progress, progress_of
 from crowdtrain.risk import Risk
 from crowdtrain.stores import Store, open_store
 from crowdtrain.web3_chain import Web3Chain
 
-__all__ = ["Client", "JobHandle", "NotReadyError", "Quote"]
+if TYPE_CHECKING:
+    from crowdtrain.simulation import Fleet
+    from crowdtrain.strategies import Blueprint
+
+__all__ = ["Client", "JobHandle", "NotReadyError", "Options", "Quote"]
 
 SPEED = 2e9
 """body operations a second that a solver is taken to do, if nothing else is said"""
@@ -45,13 +50,36 @@ class NotReadyError(CrowdtrainError):
     """A result was asked for that is not there yet."""
 
 
+class Options(TypedDict, total=False):
+    """What a buyer may say of a job; what is missing or None is chosen."""
+
+    stake: int | None
+    """what a solver locks; by default so much that cheating loses money (:mod:`.economics`)"""
+    lease: int | None
+    """seconds from claim to commit; by default, as the other times, such that a slow machine has room"""
+    window: int | None
+    """seconds in which a result can be challenged"""
+    clock: int | None
+    """seconds that each player of a dispute has"""
+    audits: float
+    """least expected number of auditors of a segment, beyond what its solver's record asks for"""
+    audit_share: float
+    """what they get together, in prices"""
+    duration: int | None
+    """seconds until the job's deadline"""
+
+
 @dataclass(frozen=True)
 class Quote:
     """A job as it would be posted, and what it costs. Money in token units, times in seconds."""
 
-    program: Program
-    data: Dataset = field(repr=False)
     plan: Plan = field(repr=False)
+    programs: tuple[Program, ...] = field(repr=False)
+    datasets: tuple[Dataset, ...] = field(repr=False)
+    initial: State | None = field(repr=False)
+    """where training begins, if that is known"""
+    result: tuple[Piece, ...] = field(repr=False)
+    """what the trained model is made of; the last segment's output if this is empty"""
     stake: int
     """what a solver locks for each segment, and a challenger for a dispute"""
     lease: int
@@ -65,8 +93,12 @@ class Quote:
     """what of all prices together is burned; it is the solvers' to pay"""
     duration: int
     """time until the job's deadline"""
+    machines: int
+    """how many can be at work side by side"""
     seconds: float
-    """estimated time of the computation, one segment after another"""
+    """estimated time of the computation by so many machines"""
+    moved: float
+    """estimated bytes that solvers store"""
     gas_price: int
     """wei for each gas, at the time of asking"""
 
@@ -133,22 +165,35 @@ class Quote:
         """Stores the job's files; the manifest's CID, and the state at which training begins.
 
         That is ``state``, or the model's own weights where the program was lowered from one. Raises PlanError if
-        there is no state to begin with, DataError if it is not the program's.
+        there is no state to begin with or the plan has its own, DataError if it is not the program's.
         """
         if state is None:
-            if not isinstance(self.program, LoweredProgram):
+            if self.initial is None:
                 raise PlanError("a program that was not lowered from a model needs a state to begin with")
-            state = self.program.initial_state()
-        state.check(self.program)
-        return publish_job(store, self.plan, [self.program], [self.data], state), state
+            state = self.initial
+        elif self.result:
+            raise PlanError("the plan says where training begins; give the state to the strategy")
+        else:
+            state.check(self.programs[0])
+        return publish_job(store, self.plan, self.programs, self.datasets, state, self.result), state
 
     def __rich__(self) -> Table:
         segments = self.plan.segments
         steps = sum(spec.steps for spec in segments)
         table = Table("", "quote", title="Training job", show_header=False)
         for name, value in (
-            ("segments", f"{len(segments)}, {steps} steps, a checkpoint every {segments[0].interval}"),
-            ("price", f"{segments[0].price} for each segment, {self.plan.price} in all"),
+            (
+                "segments",
+                f"{len(segments)}, {steps} steps, a checkpoint every {_range(s.interval for s in segments)}",
+            ),
+            (
+                "machines",
+                f"{self.machines} can be at work side by side; they store {format_bytes(self.moved)} in all",
+            ),
+            (
+                "price",
+                f"{_range(spec.price for spec in segments)} for each segment, {self.plan.price} in all",
+            ),
             ("fee", f"{self.fee} of that is burned, solvers get {self.plan.price - self.fee}"),
             (
                 "audits",
@@ -237,23 +282,14 @@ class Client:
         price: int,
         segments: int | None = None,
         interval: int | None = None,
-        stake: int | None = None,
-        lease: int | None = None,
-        window: int | None = None,
-        clock: int | None = None,
-        audits: float = economics.AUDIT_RATE,
-        audit_share: float = economics.AUDIT_SHARE,
-        duration: int | None = None,
         speed: float = SPEED,
+        **options: Unpack[Options],
     ) -> Quote:
         """What ``steps`` steps of ``program`` on ``data`` would cost as a chain of segments; posts nothing.
 
-        ``price`` is in token units for each segment. ``audits`` is the least expected number of auditors of a
-        segment, beyond what its solver's record asks for; together they get ``audit_share`` of the price. What
-        is not given is chosen: segments of about ten minutes at ``speed`` operations a second, 16 checkpoints
-        each, a stake at which cheating loses money (:mod:`.economics`), and times that leave a slow machine
-        room. Raises ProgramError or DataError if program and data do not fit together or are too short,
-        PlanError if no plan can be made.
+        ``price`` is in token units for each segment. What is not given is chosen: segments of about ten minutes at
+        ``speed`` operations a second, 16 checkpoints each; for the rest see :class:`Options`. Raises ProgramError or
+        DataError if program and data do not fit together or are too short, PlanError if no plan can be made.
         """
         bound = program.bind(data.rows) if program.is_open else program
         bound.validate()
@@ -265,27 +301,83 @@ class Client:
         if segments is None:
             least = -(-steps // (MAX_INTERVAL * MAX_CHECKPOINTS))
             segments = min(max(least, round(seconds / SEGMENT_SECONDS), 1), max(steps, 1))
-        each = seconds / max(segments, 1)
-        length = -(-steps // max(segments, 1))
-        if interval is None:
-            interval = min(MAX_INTERVAL, max(1, length // 16, -(-length // MAX_CHECKPOINTS)))
+        interval = interval or interval_of(-(-steps // max(segments, 1)))
         plan = chain(bound, data.root, segments=segments, steps=steps, interval=interval, price=price)
+        return self._quote(
+            options, plan=plan, programs=(bound,), datasets=(data,), result=(), machines=1, seconds=seconds,
+            initial=program.initial_state() if isinstance(program, LoweredProgram) else None,
+            moved=segments * 4.0 * sum(kind.size for kind in bound.state),
+            longest=seconds / max(segments, 1),
+        )  # fmt: skip
+
+    def quote_plan(
+        self,
+        blueprint: Blueprint,
+        *,
+        speed: float = SPEED,
+        fleet: Fleet | None = None,
+        **options: Unpack[Options],
+    ) -> Quote:
+        """What a strategy's plan (:mod:`.strategies`) would cost; posts nothing.
+
+        Time and bytes come from a simulation of ``fleet``: by default as many machines as the plan has workers, each
+        with ``speed`` operations a second. For what is not given see :class:`Options`. Raises PlanError if the fleet
+        cannot carry the plan out.
+        """
+        from crowdtrain.simulation import Fleet, Machine, simulate
+
+        fleet = fleet or Fleet.of(blueprint.workers, Machine(speed))
+        forecast = simulate(blueprint, fleet)
+        if not forecast.is_complete:
+            raise PlanError(f"these machines cannot carry out the plan: {forecast.reason}")
+        slowest = min(machine.speed for machine in fleet.machines)
+        work = max(
+            spec.steps * cost(blueprint.program(i)).operations
+            for i, spec in enumerate(blueprint.plan.segments)
+        )
+        return self._quote(
+            options, plan=blueprint.plan, programs=blueprint.programs, datasets=blueprint.datasets,
+            initial=blueprint.initial, result=blueprint.result, machines=blueprint.workers, seconds=forecast.ready,
+            moved=forecast.up, longest=work / slowest,
+        )  # fmt: skip
+
+    def _quote(
+        self,
+        options: Options,
+        *,
+        plan: Plan,
+        programs: tuple[Program, ...],
+        datasets: tuple[Dataset, ...],
+        initial: State | None,
+        result: tuple[Piece, ...],
+        machines: int,
+        seconds: float,
+        moved: float,
+        longest: float,
+    ) -> Quote:
+        """``longest`` is the time that a slow machine takes for the longest segment."""
+        audits = options.get("audits", economics.AUDIT_RATE)
+        audit_share = options.get("audit_share", economics.AUDIT_SHARE)
         rules = self.chain.rules()
-        lease = _time("lease", lease, 60 + 10 * each)
-        window = _time("window", window, min(120 + 10 * each, rules.unbonding / 2))
-        clock = _time("clock", clock, min(1800 + 20 * each, (rules.unbonding - window) / 3))
+        lease = _time("lease", options.get("lease"), 60 + 10 * longest)
+        window = _time("window", options.get("window"), min(120 + 10 * longest, rules.unbonding / 2))
+        clock = _time("clock", options.get("clock"), min(1800 + 20 * longest, (rules.unbonding - window) / 3))
         if window + 3 * clock > rules.unbonding:
             raise PlanError(
                 f"window and three clocks are {window + 3 * clock} seconds, more than the {rules.unbonding} for which "
                 "auditors' stake stays locked"
             )
+        stake, duration = options.get("stake"), options.get("duration")
         if stake is None:
-            shown = economics.Offer(price=price, stake=0, audit_rate=audits, audit_share=audit_share)
+            dearest = max(spec.price for spec in plan.segments)
+            shown = economics.Offer(price=dearest, stake=0, audit_rate=audits, audit_share=audit_share)
             stake = round(economics.proposed_stake(shown))
         return Quote(
-            program=bound,
-            data=data,
             plan=plan,
+            programs=programs,
+            datasets=datasets,
+            initial=initial,
+            result=result,
             stake=stake,
             lease=lease,
             window=window,
@@ -293,8 +385,10 @@ class Client:
             audit_rate=_part("audits", audits),
             audit_share=_part("audit_share", audit_share),
             fee=sum(rules.fee(spec.price) for spec in plan.segments),
-            duration=3600 + 2 * segments * (lease + window) if duration is None else duration,
+            duration=3600 + 2 * plan.depth * (lease + window) if duration is None else duration,
+            machines=machines,
             seconds=seconds,
+            moved=moved,
             gas_price=self.chain.gas_price(),
         )
 
@@ -340,19 +434,20 @@ class Client:
         return not any(segment.state in busy for segment in segments)
 
     def result(self, job: JobId) -> State:
-        """The output of the last segment, checked against its roots on chain.
+        """The trained model's state, checked against roots on chain: what the plan says that the result is made of, by
+        default the output of the last segment.
 
-        Raises NotReadyError unless it is settled, PlanError if the job's files contradict the chain.
+        Raises NotReadyError unless all of it is settled, PlanError if the job's files contradict the chain.
         """
         files = load_job(self.chain, self.store, job)
-        index = len(files.plan.segments) - 1
-        segment = self.chain.segment(SegmentKey(job, index))
-        if segment.state is not SegmentState.SETTLED:
-            state = segment.state.name.lower()
-            raise NotReadyError(
-                f"segment {index} of job {job} is {state}; its output stands once it is settled"
-            )
-        return files.load_output(index, segment)
+        segments = {index: self.chain.segment(SegmentKey(job, index)) for index in files.result_sources()}
+        for index, segment in segments.items():
+            if segment.state is not SegmentState.SETTLED:
+                state = segment.state.name.lower()
+                raise NotReadyError(
+                    f"segment {index} of job {job} is {state}; its output stands once it is settled"
+                )
+        return files.load_result(segments.__getitem__)
 
 
 def _once(event: ChainEvent, seen: dict[tuple[str, int], int]) -> bool:
@@ -360,6 +455,11 @@ def _once(event: ChainEvent, seen: dict[tuple[str, int], int]) -> bool:
     new = key not in seen
     seen[key] = event.block
     return new
+
+
+def _range(values: Iterable[int]) -> str:
+    listed = sorted(values)
+    return str(listed[0]) if listed[0] == listed[-1] else f"{listed[0]} to {listed[-1]}"
 
 
 def _time(name: str, given: int | None, chosen: float) -> int:

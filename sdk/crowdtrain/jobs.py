@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 
@@ -13,7 +13,7 @@ from crowdtrain import tensors
 from crowdtrain._errors import Corrupt, PlanError
 from crowdtrain.chain import INITIAL, Chain, GroupProof, Job, JobId, Segment, SegmentSpec, Source
 from crowdtrain.manifest import MAX_MANIFEST, Manifest
-from crowdtrain.plan import Plan
+from crowdtrain.plan import Piece, Plan, assemble
 from crowdtrain.stores._blobs import Store
 
 __all__ = ["MAX_BYTES", "MAX_PROGRAM", "JobFiles", "load_files", "load_job", "publish_job"]
@@ -45,6 +45,9 @@ class JobFiles:
         self.job = job
         self.manifest = manifest
         self.plan: Plan = manifest.plan()
+        self.pieces = manifest.pieces()
+        for piece in self.pieces:
+            self.plan.check_source(piece.source, len(self.plan.segments))
         self._leaves: dict[bytes, tuple[bytes, ...]] = {}
         self._programs: dict[bytes, Program] = {}
         self._data: tuple[bytes, bytes, Dataset] | None = None
@@ -134,14 +137,11 @@ class JobFiles:
         Raises PlanError if a source is not committed.
         """
         program, sources = self.program(index), self._sources(index, segment)
-        loaded = {
-            number: self._load_groups(number, {s.group for s in sources if s.segment == number}, segment)
-            for number in {source.segment for source in sources}
-        }
+        loaded = self._load(sources, segment)
         state: list[Array] = []
         kinds = tensors.group_types(program)
         for number, (source, types) in enumerate(zip(sources, kinds, strict=True)):
-            group = loaded[source.segment][source.group]
+            group = loaded[source]
             if [(tensor.dtype, tensor.shape) for tensor in group] != [
                 (t.dtype.numpy, t.shape) for t in types
             ]:
@@ -154,6 +154,20 @@ class JobFiles:
         program = self.program(index)
         self._afford(program.state, f"output of segment {index}")
         return tensors.load_state(self.store, segment.cid, program, segment.group_roots)
+
+    def result_sources(self) -> tuple[int, ...]:
+        """Segments whose outputs make the result."""
+        if not self.pieces:
+            return (len(self.plan.segments) - 1,)
+        return tuple(sorted({piece.source.segment for piece in self.pieces} - {INITIAL}))
+
+    def load_result(self, segment: SegmentOf) -> State:
+        """The trained model's state. Raises PlanError if what it is made of is not committed."""
+        if not self.pieces:
+            index = len(self.plan.segments) - 1
+            return self.load_output(index, segment(index))
+        loaded = self._load([piece.source for piece in self.pieces], segment)
+        return assemble(self.pieces, loaded.__getitem__)
 
     def _sources(self, index: int, segment: SegmentOf) -> tuple[Source, ...]:
         chosen = self.spec(index).chosen(index, segment)
@@ -168,6 +182,14 @@ class JobFiles:
         if len(roots) != len(self.spec(number).inputs):
             raise PlanError(f"job {self.job.id}: segment {number} is not committed")
         return roots
+
+    def _load(self, sources: Collection[Source], segment: SegmentOf) -> dict[Source, tensors.Group]:
+        found = {}
+        for number in {source.segment for source in sources}:
+            groups = {source.group for source in sources if source.segment == number}
+            for group, loaded in self._load_groups(number, groups, segment).items():
+                found[Source(number, group)] = loaded
+        return found
 
     def _load_groups(self, number: int, groups: set[int], segment: SegmentOf) -> dict[int, tensors.Group]:
         roots = self._roots_of(number, segment)
@@ -214,7 +236,12 @@ def load_files(store: Store, job: Job, *, max_bytes: int = MAX_BYTES) -> JobFile
 
 
 def publish_job(
-    store: Store, plan: Plan, programs: Iterable[Program], datasets: Iterable[Dataset], initial: State
+    store: Store,
+    plan: Plan,
+    programs: Iterable[Program],
+    datasets: Iterable[Dataset],
+    initial: State,
+    result: Sequence[Piece] = (),
 ) -> str:
     """Stores everything that solvers of ``plan`` need, and returns the manifest's CID.
 
@@ -226,6 +253,7 @@ def publish_job(
         programs={program.root: store.put(program.encode()) for program in programs},
         datasets={data.root: tensors.save_dataset(store, data) for data in datasets},
         initial=(initial.group_roots, tensors.save_state(store, initial)),
+        result=result,
     )
     return store.put(manifest.encode())
 

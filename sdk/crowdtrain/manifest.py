@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+from crowdtrain_engine.program import MAX_TENSORS
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from crowdtrain import cid as cids
 from crowdtrain._errors import Corrupt, PlanError
 from crowdtrain.chain import INITIAL, SegmentSpec, Source
-from crowdtrain.plan import MAX_GROUPS, MAX_SEGMENTS, Plan
+from crowdtrain.plan import MAX_GROUPS, MAX_SEGMENTS, Piece, Plan
 
 __all__ = ["MAX_MANIFEST", "Manifest"]
 
@@ -35,6 +36,7 @@ CidText = Annotated[str, Field(max_length=59), AfterValidator(_cid)]
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,38})$", max_length=39)]
 """Token units, as a decimal string: JSON's numbers end at 2^53."""
 Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(max_length=512)]
 SourceEntry = tuple[Uint32 | None, Uint32]
 """Segment and group; a null segment is the initial state."""
 
@@ -81,6 +83,14 @@ class SegmentEntry(_Strict):
     quorum: Uint32 = 0
 
 
+class PieceEntry(_Strict):
+    """Part of the result: which tensors the group at ``source`` is, in the model."""
+
+    group: Name
+    names: Annotated[tuple[Name, ...], Field(max_length=MAX_TENSORS)]
+    source: SourceEntry
+
+
 class Manifest(_Strict):
     """What a job's files are, and its plan."""
 
@@ -89,6 +99,8 @@ class Manifest(_Strict):
     datasets: Annotated[tuple[FileEntry, ...], Field(min_length=1, max_length=MAX_SEGMENTS)]
     initial: InitialEntry
     segments: Annotated[tuple[SegmentEntry, ...], Field(min_length=1, max_length=MAX_SEGMENTS)]
+    result: Annotated[tuple[PieceEntry, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    """what the trained model is made of; by default it is the last segment's output"""
 
     @property
     def program_cids(self) -> dict[bytes, str]:
@@ -121,6 +133,10 @@ class Manifest(_Strict):
         listed."""
         return Plan(tuple(self._spec(index, entry) for index, entry in enumerate(self.segments)))
 
+    def pieces(self) -> tuple[Piece, ...]:
+        """What the result is made of."""
+        return tuple(Piece(entry.group, entry.names, *_sources([entry.source])) for entry in self.result)
+
     def _spec(self, index: int, entry: SegmentEntry) -> SegmentSpec:
         for what, number, files in (
             ("program", entry.program, self.programs),
@@ -149,6 +165,7 @@ class Manifest(_Strict):
         programs: dict[bytes, str],
         datasets: dict[bytes, str],
         initial: tuple[tuple[bytes, ...], str],
+        result: Sequence[Piece] = (),
     ) -> Manifest:
         """The manifest of ``plan``: CIDs of its programs and datasets by root, group roots and CID of the
         initial state. Raises PlanError if a program or dataset of the plan is missing."""
@@ -172,6 +189,10 @@ class Manifest(_Strict):
                     quorum=spec.quorum,
                 )
                 for spec in plan.segments
+            ),
+            result=tuple(
+                PieceEntry(group=piece.group, names=piece.names, source=_listed([piece.source])[0])
+                for piece in result
             ),
         )
 

@@ -6,13 +6,14 @@ a claim proves one leaf of it. A training strategy is a function that returns a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from crowdtrain_engine import Program, merkle
+from crowdtrain_engine import Program, State, merkle
 from crowdtrain_engine.program import MAX_GROUPS
+from crowdtrain_engine.state import Array
 from crowdtrain_engine.trace import checkpoint_count
 from eth_abi.abi import encode as abi_encode
 
@@ -20,7 +21,10 @@ from crowdtrain._errors import PlanError
 from crowdtrain._records import spec_fields
 from crowdtrain.chain import INITIAL, SegmentSpec, Source
 
-__all__ = ["MAX_CHECKPOINTS", "MAX_GROUPS", "MAX_INTERVAL", "MAX_SEGMENTS", "Plan", "chain", "leaf"]
+__all__ = [
+    "MAX_CHECKPOINTS", "MAX_GROUPS", "MAX_INTERVAL", "MAX_SEGMENTS", "Piece", "Plan", "assemble", "chain",
+    "interval_of", "leaf",
+]  # fmt: skip
 
 MAX_SEGMENTS = 2**16
 """most segments of a plan that a manifest can list; the contract allows more"""
@@ -39,6 +43,36 @@ def leaf(spec: SegmentSpec) -> bytes:
     return merkle.leaf(encode(spec))
 
 
+def interval_of(steps: int) -> int:
+    """Steps between two checkpoints of a segment of ``steps``, if nothing else is said: 16 checkpoints, or as many as
+    the protocol asks for."""
+    return min(MAX_INTERVAL, max(1, steps // 16, -(-steps // MAX_CHECKPOINTS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a result: the tensors of the group at ``source`` are ``names`` of the model's group ``group``."""
+
+    group: str
+    names: tuple[str, ...]
+    source: Source
+
+
+def assemble(result: Iterable[Piece], outputs: Callable[[Source], Sequence[Array]]) -> State:
+    """The state that ``result`` describes; ``outputs`` gives the tensors of a group, in order. Raises PlanError if they
+    are not as many as are named."""
+    groups: dict[str, dict[str, Array]] = {}
+    for piece in result:
+        found = outputs(piece.source)
+        if len(found) != len(piece.names):
+            raise PlanError(
+                f"the result names {len(piece.names)} tensors of group {piece.source.group} of segment "
+                f"{piece.source.segment}, which has {len(found)}"
+            )
+        groups.setdefault(piece.group, {}).update(zip(piece.names, found, strict=True))
+    return State(groups)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Segments, each after those it builds on. Raises PlanError if one of them breaks a rule of the
@@ -52,9 +86,10 @@ class Plan:
         for index, spec in enumerate(self.segments):
             _check(spec, f"segment {index}")
             for source in spec.all_sources:
-                self._check_source(source, index)
+                self.check_source(source, index)
 
-    def _check_source(self, source: Source, index: int) -> None:
+    def check_source(self, source: Source, index: int) -> None:
+        """Raises PlanError unless ``source`` is a group of the initial state, or of a segment before ``index``."""
         if source.segment == INITIAL:
             return
         if not 0 <= source.segment < index:
@@ -86,6 +121,15 @@ class Plan:
     def price(self) -> int:
         """Token units that all segments cost together."""
         return sum(spec.price for spec in self.segments)
+
+    @cached_property
+    def depth(self) -> int:
+        """Most segments of which each builds on the one before."""
+        depths: list[int] = []
+        for spec in self.segments:
+            before = (depths[source.segment] for source in spec.all_sources if source.segment != INITIAL)
+            depths.append(1 + max(before, default=0))
+        return max(depths)
 
     @property
     def initial_groups(self) -> frozenset[int]:

@@ -158,10 +158,11 @@ def _job(
 
 
 def _show_job(console: Console, quote: Quote) -> None:
-    samples, batch = quote.data.tensors["inputs"].shape[0], quote.data.tensors["order"].shape[1]
-    parameters = sum(kind.size for kind in quote.program.state[: quote.program.groups[0]])
+    samples, batch = quote.datasets[0].tensors["inputs"].shape[0], BATCH
+    program = quote.programs[0]
+    parameters = sum(kind.size for kind in program.state[: program.groups[0]])
     for line in (
-        f"{parameters:,} parameters; one training step, with batch norm and AdamW, is {len(quote.program.nests)} nests",
+        f"{parameters:,} parameters; one training step, with batch norm and AdamW, is {len(program.nests)} nests",
         f"{samples:,} digits to train on, {batch} in each step",
         f"{SEGMENTS} segments of {STEPS} steps, a checkpoint every {INTERVAL}",
         f"{money(PRICE)} tokens for each segment, of which {money(quote.fee // SEGMENTS)} are burned as a fee",

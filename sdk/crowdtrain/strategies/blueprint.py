@@ -13,14 +13,11 @@ from crowdtrain_engine.validation import cost
 
 from crowdtrain._errors import PlanError
 from crowdtrain.chain import INITIAL, SegmentSpec, Source
-from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, Plan
+from crowdtrain.plan import MAX_GROUPS, Piece, Plan, assemble, interval_of
 from crowdtrain.strategies.programs import Written
 from crowdtrain.tensors import group_types
 
 __all__ = ["Blueprint", "Draft", "Either", "Piece", "Ref", "Role", "no_data"]
-
-CHECKPOINTS = 16
-"""checkpoints of a segment that are aimed at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,6 @@ class Either:
     fallback: Ref
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Part of a result: the tensors of the group at ``source`` are ``names`` of the model's group ``group``."""
-
-    group: str
-    names: tuple[str, ...]
-    source: Source
-
-
 @dataclass(frozen=True)
 class Blueprint:
     """A plan, and what solvers need to carry it out."""
@@ -96,11 +84,7 @@ class Blueprint:
 
     def assemble(self, outputs: Callable[[Source], Sequence[Array]]) -> State:
         """The trained model's state, for ``load_into``; ``outputs`` gives the tensors of a group, in order."""
-        groups: dict[str, dict[str, Array]] = {}
-        for piece in self.result:
-            tensors = outputs(piece.source)
-            groups.setdefault(piece.group, {}).update(zip(piece.names, tensors, strict=True))
-        return State(groups)
+        return assemble(self.result, outputs)
 
     @cached_property
     def _programs(self) -> Mapping[bytes, Program]:
@@ -205,11 +189,9 @@ class Draft:
         for (name, types), pair in zip(kinds.items(), pairs, strict=True):
             if any(ref.types != types for ref in pair):
                 raise PlanError(f"{where}: group {name} has other types than what it is given")
-        if interval is None:
-            interval = min(MAX_INTERVAL, max(1, steps // CHECKPOINTS, -(-steps // MAX_CHECKPOINTS)))
         sources, others = (tuple(ref.source for ref in refs) for refs in zip(*pairs, strict=True))
         fallbacks = others if others != sources else ()
-        interval = min(interval, steps)
+        interval = min(interval or interval_of(steps), steps)
         self._segments.append(_Planned(bound, data, sources, fallbacks, quorum, steps, interval, role))
         number = len(self._segments) - 1
         return {name: Ref(Source(number, i), kinds[name]) for i, name in enumerate(names)}

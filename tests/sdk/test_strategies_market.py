@@ -1,0 +1,131 @@
+"""Plans of several workers through the market: quoted, posted, claimed, and put together from what was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import pytest
+from crowdtrain._errors import PlanError, Refused
+from crowdtrain.chain import Segment, SegmentKey
+from crowdtrain.client import Client, JobHandle, NotReadyError
+from crowdtrain.fakes import FakeChain
+from crowdtrain.jobs import load_job
+from crowdtrain.simulation import Fleet
+from crowdtrain.simulation import Machine as Computer
+from crowdtrain.stores import FakeStore
+from crowdtrain.strategies import Blueprint, Quantized, carry_out, diloco, elastic_diloco
+from crowdtrain.tensors import save_state
+from crowdtrain_engine.trace import Machine, Replay, seal, trace_root
+from strategies_support import datasets, training
+
+WORKERS, ROUNDS, STEPS, PRICE = 3, 2, 2, 10**6
+WINDOW = 30
+SOLVER = "0x" + "11" * 20
+
+
+def market() -> tuple[Client, FakeChain]:
+    """A buyer on a chain in memory, where one solver has a stake."""
+    chain = FakeChain("0x" + "b0" * 20)
+    chain.mint(100 * PRICE)
+    solver = chain.as_account(SOLVER)
+    solver.mint(100 * PRICE)
+    solver.deposit(50 * PRICE)
+    return Client(chain, FakeStore()), chain
+
+
+def post(client: Client, blueprint: Blueprint) -> JobHandle:
+    offer = client.quote_plan(blueprint, stake=PRICE // 10, lease=600, window=WINDOW, clock=120, audits=0.0)
+    return client.post(offer)
+
+
+def do(handle: JobHandle, chain: FakeChain, index: int) -> Callable[[], object]:
+    """Claims, runs and commits a segment; how to settle it."""
+    solver, key = chain.as_account(SOLVER), SegmentKey(handle.id, index)
+
+    def segment(number: int) -> Segment:
+        return chain.segment(SegmentKey(handle.id, number))
+
+    files = load_job(chain, handle.client.store, handle.id)
+    spec = files.spec(index)
+    solver.claim(key, spec, files.plan.proof(index), files.input_proofs(index, segment))
+    machine = Machine(files.program(index), files.dataset(index))
+    done = Replay.run(machine, files.load_input(index, segment), steps=spec.steps, interval=spec.interval)
+    output, root = done.state_at(len(done.trace) - 1), trace_root(done.trace)
+    cid = save_state(handle.client.store, output)
+    solver.commit(key, done.trace[0], output.group_roots, seal(root, bytes.fromhex(SOLVER[2:])), cid)
+    return lambda: solver.settle(key, spec, root)
+
+
+def carry_out_there(
+    handle: JobHandle, chain: FakeChain, blueprint: Blueprint, late: Collection[int] = ()
+) -> None:
+    """Does all segments but those that are ``late``, which come last; then everything is settled."""
+    segments = range(len(blueprint.plan.segments))
+    order = [*(i for i in segments if i not in late), *sorted(late)]
+    ends = {index: do(handle, chain, index) for index in order}
+    with pytest.raises(NotReadyError):
+        handle.result()
+    chain.advance(WINDOW + 1)
+    for index in segments:
+        ends[index]()
+
+
+def test_a_plan_is_quoted_posted_done_and_put_together() -> None:
+    client, chain = market()
+    blueprint = diloco(
+        training(), datasets(2, ROUNDS * STEPS), rounds=ROUNDS, steps=STEPS, codec=Quantized(4), price=PRICE
+    )
+    handle = post(client, blueprint)
+    carry_out_there(handle, chain, blueprint)
+    assert handle.result().root == carry_out(blueprint).state.root
+
+
+def test_who_is_late_is_left_out_of_a_merge_and_joins_the_next() -> None:
+    client, chain = market()
+    blueprint = elastic_diloco(
+        training(), datasets(WORKERS, ROUNDS * STEPS), rounds=ROUNDS, steps=STEPS, quorum=2, price=PRICE
+    )
+    first = {(role.what, role.worker): i for i, role in reversed([*enumerate(blueprint.roles)])}
+    merges = [i for i, role in enumerate(blueprint.roles) if role.what == "merge"]
+    handle = post(client, blueprint)
+    late = [first["train", 1], first["encode", 1]]
+    ends: dict[int, Callable[[], object]] = {}
+    for index in range(merges[0] + 1):
+        if index not in late:
+            ends[index] = do(handle, chain, index)
+    assert chain.segment(SegmentKey(handle.id, merges[0])).absent
+    for index in [*late, *range(merges[0] + 1, len(blueprint.plan.segments))]:
+        ends[index] = do(handle, chain, index)
+    assert not chain.segment(SegmentKey(handle.id, merges[1])).absent
+    chain.advance(WINDOW + 1)
+    for index in sorted(ends):
+        ends[index]()
+    on_time = carry_out(blueprint).state.root
+    assert handle.result().root not in (on_time, blueprint.initial.root)
+
+
+def test_a_quorum_is_waited_for() -> None:
+    client, chain = market()
+    blueprint = elastic_diloco(training(), datasets(2, STEPS), rounds=1, steps=STEPS, quorum=2, price=PRICE)
+    handle = post(client, blueprint)
+    merge = [role.what for role in blueprint.roles].index("merge")
+    with pytest.raises(PlanError, match="too few of the inputs"):
+        do(handle, chain, merge)
+    spec = blueprint.plan.segments[merge]
+    with pytest.raises(Refused, match="QuorumMissed"):
+        chain.as_account(SOLVER).claim(SegmentKey(handle.id, merge), spec, blueprint.plan.proof(merge), ())
+
+
+def test_a_quote_says_what_a_fleet_takes() -> None:
+    client, _ = market()
+    blueprint = diloco(training(), datasets(WORKERS, STEPS), rounds=1, steps=STEPS, price=PRICE)
+    fast, slow = (
+        client.quote_plan(blueprint, fleet=Fleet.of(WORKERS, Computer(speed))) for speed in (1e6, 1e5)
+    )
+    assert fast.machines == WORKERS
+    assert fast.seconds < slow.seconds
+    assert fast.lease < slow.lease
+    assert fast.plan.price == PRICE
+    assert fast.moved > 0
+    with pytest.raises(PlanError, match="give the state to the strategy"):
+        client.post(fast, blueprint.initial)
