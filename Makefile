@@ -4,10 +4,11 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test check format gas artifacts golden bench bench-publish bench-gas bench-economy test-slow test-aarch64 test-ipfs test-hf clean
+.PHONY: help setup demo demo-crowd test check format gas artifacts golden bench bench-publish bench-gas bench-economy test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
+	@echo "make demo-crowd four machines train one model, one leaves, one joins, two cheat"
 	@echo "make test       all tests but the slow ones (Python and Solidity)"
 	@echo "make check      formatting, linting, strict types, generated files"
 	@echo "make setup      only install, for development"
@@ -47,6 +48,9 @@ setup: .venv/dev.stamp node_modules/.stamp
 
 demo: .venv/demo.stamp node_modules/.stamp
 	@$(BIN)/crowdtrain demo $(ARGS)
+
+demo-crowd: .venv/demo.stamp node_modules/.stamp
+	@$(BIN)/crowdtrain demo --crowd $(ARGS)
 
 test: setup
 	FORGE_SNAPSHOT_CHECK=true node_modules/.bin/forge test

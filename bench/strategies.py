@@ -28,7 +28,7 @@ from rich.progress import Progress
 
 from bench.publish import RESULTS, published
 from bench.report import Sheet, as_table, sheet_markdown
-from bench.text import CONTEXT, CharGPT, Text, cross_entropy, order, text
+from crowdtrain.demo.text import CONTEXT, CharGPT, Text, cross_entropy, order, text
 
 __all__ = ["CASES", "Course", "Ran", "Setting", "sheet"]
 

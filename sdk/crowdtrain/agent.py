@@ -22,6 +22,7 @@ from crowdtrain._errors import ChainError, ConfigError, CrowdtrainError, PlanErr
 from crowdtrain.chain import Address, ChainEvent, GameId, JobId, SegmentKey
 from crowdtrain.folders import Ledger, Log, read_status, write_status
 from crowdtrain.runs import Cancelled, Unaffordable
+from crowdtrain.stores import Metered
 
 __all__ = [
     "HOPELESS", "Agent", "Gate", "Outcome", "SetAside", "Stopped", "Task", "Worker", "game_name", "job_name",
@@ -206,6 +207,8 @@ class Agent(Generic[T]):
         self.resting = SetAside()
         self.ledger = Ledger(folder, account)
         self.status: dict[str, object] = {}
+        self.traffic: Metered | None = None
+        """what the process moves to and from its store, if that is counted"""
         self.first_block = _last_seen(folder, self.ledger)
         """block up to which events were recorded before; None for a new folder"""
 
@@ -264,6 +267,8 @@ class Agent(Generic[T]):
     def show(self, **status: object) -> None:
         """Replaces the status file, if anything in it has changed."""
         status |= {"earned": self.ledger.earned, "lost": self.ledger.lost, "set_aside": self.resting.reasons}
+        if self.traffic is not None:
+            status["bytes"] = {"stored": self.traffic.sent, "fetched": self.traffic.received}
         if status != self.status:
             self.status = status
             write_status(self.folder, {**status, "time": int(time.time())})

@@ -119,13 +119,16 @@ def launch(
 
     from crowdtrain.agent import metrics, serve
     from crowdtrain.folders import exclusive, open_log
+    from crowdtrain.stores import Metered
 
     try:
         with exclusive(options.folder), open_log(options.folder, name, console=not options.quiet) as log:
             hardware = options.hardware()
             chain = _connect(options, log)
             try:
-                process = make(log, chain, options.config.open_store(), hardware)
+                store = Metered(options.config.open_store())
+                process = make(log, chain, store, hardware)
+                process.agent.traffic = store
                 log.info(f"{name} started", account=chain.address, speed=f"{hardware.speed:.3g}", **about)
                 with metrics(process.agent, options.metrics):
                     serve(process.agent, process.turn, poll=options.poll, most=options.idle)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from crowdtrain import cid as cids
 from crowdtrain._errors import Corrupt, NotFound, StoreUnavailable
-from crowdtrain.stores import BlobStore, FakeStore, LocalStore, open_store
+from crowdtrain.stores import BlobStore, FakeStore, LocalStore, Metered, open_store
 from crowdtrain.stores._blobs import pieces
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,3 +177,16 @@ def test_an_address_names_its_kind_of_store(tmp_path: Path) -> None:
         type(open_store(where)).__name__ for where in (str(tmp_path), "http://h:1", "/ip4/127.0.0.1/tcp/1")
     ]
     assert kinds == ["LocalStore", "HttpStore", "IpfsStore"]
+
+
+def test_what_moves_is_counted(tmp_path: Path) -> None:
+    store = Metered(FakeStore())
+    (tmp_path / "blob").write_bytes(BIG)
+    cid = store.put(tmp_path / "blob")
+    assert store.put(BIG) == cid
+    assert (store.sent, store.received) == (len(BIG), 0)
+    store.get(cid, len(BIG))
+    store.get_range(cid, 5, 7)
+    store.fetch(cid, tmp_path / "copy", len(BIG))
+    assert (store.sent, store.received) == (len(BIG), 2 * len(BIG) + 7)
+    assert store.has(cid)

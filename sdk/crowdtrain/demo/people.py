@@ -20,7 +20,7 @@ from crowdtrain._errors import StoreUnavailable
 from crowdtrain._sender import account_of
 from crowdtrain.chain import Address
 
-__all__ = ["CAST", "Person", "running", "serving"]
+__all__ = ["Person", "running", "serving"]
 
 # a parent that is killed cannot end its children; on Linux the kernel does
 _DIE_WITH_PARENT = (
@@ -45,19 +45,10 @@ class Person:
         return Address(account_of(self.key).address)
 
 
-CAST = (
-    ("buyer", ()),
-    ("verifier Vera", ("verifier", "--enroll", "100e18")),
-    ("verifier Viktor", ("verifier",)),
-    ("solver Ada", ("solver",)),
-    ("solver Mallory", ("solver", "--sabotage", "gradient:17")),
-)
-"""Names, and what each runs. Vera alone enrolls as auditor, so she is drawn for all but her own work. Mallory cheats:
-one word of one gradient in step 17 of a segment."""
-
-
 @contextmanager
-def running(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
+def running(
+    command: list[str], folder: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs ``crowdtrain`` with these arguments until the block ends; it prints to ``folder/output``.
 
     The process is in a session of its own, so that Ctrl-C reaches only the one that started it, which then
@@ -77,7 +68,7 @@ def running(command: list[str], folder: Path, environment: dict[str, str] | None
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:

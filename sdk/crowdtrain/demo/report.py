@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 
-from crowdtrain.chain import Address, ChainEvent, GameId
+from crowdtrain.chain import Address, Chain, ChainEvent, GameId
 from crowdtrain.demo.screen import money
+from crowdtrain.deployment import Deployment
 from crowdtrain.gas import Spent, summarize
 from crowdtrain.ledger import BURNED, Entry, Kind, entries, escrow_of
-from crowdtrain.web3_chain import Web3Chain
 
 __all__ = ["Balances", "Check", "checks_of_money", "show_checks", "show_gas", "show_ledger"]
 
@@ -92,15 +92,17 @@ def games(spent: Sequence[Spent]) -> dict[GameId, tuple[int, int]]:
 
 
 def checks_of_money(
-    chain: Web3Chain,
+    chain: Chain,
+    deployment: Deployment,
     ledger: Sequence[Entry],
     balances: Balances,
     events: Sequence[ChainEvent],
-    cheat: str,
+    *,
+    cheats: Collection[str],
     auditor: str,
 ) -> list[Check]:
-    """What must be true of the money at the end; ``cheat`` is who must have lost stake, ``auditor`` who must have been
-    paid for audits, each alone.
+    """What must be true of the money at the end; ``cheats`` must have lost stake, ``auditor`` must have been paid for
+    audits, and nobody else.
     """
     audited = {entry.account for entry in ledger if entry.kind is Kind.AUDIT and entry.amount > 0}
     losers = {entry.account for entry in ledger if entry.kind in (Kind.SLASH, Kind.PENALTY)}
@@ -110,7 +112,6 @@ def checks_of_money(
         for name, start in balances.start.items()
     }
     strays = {name: amount for name, amount in unexplained.items() if amount}
-    deployment = chain.deployment
     accounts = {
         str(event.fields[key])
         for event in events
@@ -124,7 +125,11 @@ def checks_of_money(
     promised = stakes + owed + escrow + chain.burned()
     burned = sum(entry.amount for entry in ledger if entry.account == BURNED)
     return [
-        Check("the cheat lost stake, and nobody else did", losers == {cheat}, ", ".join(losers) or "nobody"),
+        Check(
+            "who cheated lost stake, and nobody else did",
+            losers == set(cheats),
+            ", ".join(sorted(losers)) or "nobody",
+        ),
         Check(
             "the auditor was paid, and nobody else was for audits",
             audited == {auditor},

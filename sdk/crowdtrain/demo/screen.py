@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -50,9 +50,11 @@ class Account:
 
 
 class Screen:
-    """Shows one job. ``names`` says what to call an account."""
+    """Shows one job. ``program`` is that of a segment, ``names`` says what to call an account."""
 
-    def __init__(self, console: Console, program: Program, names: Mapping[Address, str]) -> None:
+    def __init__(
+        self, console: Console, program: Callable[[int], Program], names: Mapping[Address, str]
+    ) -> None:
         self._console = console
         self._program = program
         self._names = names
@@ -98,6 +100,10 @@ class Screen:
         if self._live:
             self._live.update(self._render(view, segments, accounts))
 
+    def say(self, line: str) -> None:
+        """Adds a line to the events."""
+        self._say(self._events, line)
+
     def _say(self, lines: list[str], line: str) -> None:
         elapsed = time.monotonic() - self._started
         lines.append(f"{elapsed:5.1f}s  {line}")
@@ -106,7 +112,7 @@ class Screen:
 
     def _tell_game(self, game: Game) -> None:
         known = self._told.get(game.id, 0)
-        for line in narrate(game, self._program)[known:]:
+        for line in narrate(game, self._program(game.key.index))[known:]:
             self._say(self._dispute, f"dispute {game.id}: {line}")
         self._told[game.id] = len(game.history)
 

@@ -9,8 +9,9 @@ from crowdtrain.stores.http import HttpStore
 from crowdtrain.stores.ipfs import IpfsStore
 from crowdtrain.stores.local import LocalStore
 from crowdtrain.stores.memory import FakeStore
+from crowdtrain.stores.metered import Metered
 
-__all__ = ["BlobStore", "FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Store", "open_store"]
+__all__ = ["BlobStore", "FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Metered", "Store", "open_store"]
 
 
 def open_store(address: str) -> Store:

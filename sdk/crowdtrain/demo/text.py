@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["CONTEXT", "CharGPT", "Text", "cross_entropy", "order", "text"]
+__all__ = ["CONTEXT", "CharGPT", "Text", "cross_entropy", "order", "sample", "text"]
 
 CONTEXT = 64
 """characters that the model sees"""
@@ -112,3 +112,17 @@ class CharGPT(nn.Module):
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Nats for each character."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def sample(
+    model: CharGPT, words: Text, length: int, *, start: str = "\n", temperature: float = 0.7, seed: int = 0
+) -> str:
+    """``length`` characters that the model writes after ``start``."""
+    generator = torch.Generator().manual_seed(seed)
+    written = [words.alphabet.index(character) for character in start]
+    model.eval()
+    with torch.no_grad():
+        for _ in range(length):
+            logits = model(torch.tensor([written[-CONTEXT:]]))[0, -1] / temperature
+            written.append(int(torch.multinomial(logits.softmax(0), 1, generator=generator)))
+    return "".join(words.alphabet[number] for number in written)
