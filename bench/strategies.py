@@ -1,7 +1,7 @@
 """Trains a small GPT on text with every strategy, at the same number of tokens: ``make bench-strategies``.
 
-Beside one worker (a quarter of the tokens, no traffic) and synchronous data parallelism (all traffic): what share of the
-second's gain over the first does each strategy keep, and what does it send?
+Beside one worker (a quarter of the tokens, no traffic) and synchronous data parallelism (all traffic): what share of
+the gain of the second over the first does each strategy keep, and what does it send?
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import typer
 from crowdtrain import strategies
+from crowdtrain.demo.text import CONTEXT, CharGPT, Text, cross_entropy, order, text
 from crowdtrain.optim import SGD, AdamW, warmup_cosine
 from crowdtrain.strategies import Blueprint, Done, Quantized, TopK, Traffic
 from crowdtrain_engine import Dataset, State
@@ -28,7 +29,6 @@ from rich.progress import Progress
 
 from bench.publish import RESULTS, published
 from bench.report import Sheet, as_table, sheet_markdown
-from crowdtrain.demo.text import CONTEXT, CharGPT, Text, cross_entropy, order, text
 
 __all__ = ["CASES", "Course", "Ran", "Setting", "sheet"]
 
