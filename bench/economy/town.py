@@ -34,6 +34,7 @@ from crowdtrain.cid import cid_of
 from crowdtrain.devnet import Devnet
 from crowdtrain.game.sabotage import WrongWord
 from crowdtrain.journal import Journal
+from crowdtrain.ledger import worth
 from crowdtrain.plan import Plan
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain_engine import (
@@ -154,14 +155,8 @@ class Account(Web3Chain):
         self.send("Money", "transfer", to, amount)
 
     def wealth(self) -> int:
-        """Token units in the wallet, as stake, as weight, and owed."""
-        return sum(
-            (
-                self.tokens(self.address),
-                sum(self.stake(self.address)),
-                self.owed(self.address),
-            )
-        )
+        """Token units in the wallet, as stake, and owed."""
+        return worth(self, self.address)
 
 
 # ------------------------------------------------------------------ jobs

@@ -175,14 +175,10 @@ class Solver:
 
     def _claim(self, key: SegmentKey, deposit: int) -> None:
         about, chain, book = segment_name(key), self._chain, self._shelf.books[key.job]
-        if deposit:
-            call = partial(chain.deposit, deposit)
-            if not self.agent.attempt(about, "stake deposited", call, amount=deposit):
-                return
         inputs = self._seen.inputs(book, key)
         if inputs is not None:
             call = partial(chain.claim, key, self._spec(key), book.plan.proof(key.index), inputs)
-            self.agent.attempt(about, "claimed", call, price=self._spec(key).price)
+            self.agent.attempt_with(deposit, chain, about, "claimed", call, price=self._spec(key).price)
 
     def _commit(self, key: SegmentKey) -> None:
         run = self._run(key, self._seen)

@@ -110,10 +110,10 @@ def create(
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     bundle, crowdfunding = load_bundle(folder), _crowdfunding(config)
     client = Client(crowdfunding.campaigns.chain, crowdfunding.store)
-    options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
-    times = {"lease": lease, "window": window, "clock": clock}
-    checks = {"audits": audits, "audit_share": audit_share}
-    offer = job.make_quote(client, bundle, {**options, **times, **checks})
+    offer = job.make_quote(
+        client, bundle, steps=steps, price=price, segments=segments, interval=interval, stake=stake,
+        lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
+    )  # fmt: skip
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Begin a campaign to raise {offer.escrow}?", abort=True, err=True)

@@ -69,14 +69,15 @@ def _client(config: Config, *, read_only: bool = True) -> Client:
     return Client(chain, config.open_store())
 
 
-def make_quote(client: Client, bundle: Bundle, options: dict[str, Any]) -> Quote:
+def make_quote(
+    client: Client, bundle: Bundle, *, steps: int, price: str, stake: str | None, **options: Any
+) -> Quote:
     """The quote that a command's options ask for."""
-    stake = options.pop("stake")
     return client.quote(
         bundle.program,
         bundle.data,
-        options.pop("steps"),
-        price=parse_amount(options.pop("price")),
+        steps,
+        price=parse_amount(price),
         stake=None if stake is None else parse_amount(stake),
         **options,
     )
@@ -107,10 +108,11 @@ def quote(
 
     # nothing is stored for a quote
     client = Client(Config.read(rpc=rpc, deployment=deployment).connect(read_only=True), FakeStore())
-    options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
-    times = {"lease": lease, "window": window, "clock": clock}
-    checks = {"audits": audits, "audit_share": audit_share}
-    Console().print(make_quote(client, load_bundle(folder), {**options, **times, **checks}))
+    offer = make_quote(
+        client, load_bundle(folder), steps=steps, price=price, segments=segments, interval=interval, stake=stake,
+        lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
+    )  # fmt: skip
+    Console().print(offer)
 
 
 @app.command()
@@ -139,10 +141,10 @@ def post(
 
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     bundle, client = load_bundle(folder), _client(config, read_only=False)
-    options = {"steps": steps, "price": price, "segments": segments, "interval": interval, "stake": stake}
-    times = {"lease": lease, "window": window, "clock": clock}
-    checks = {"audits": audits, "audit_share": audit_share}
-    offer = make_quote(client, bundle, {**options, **times, **checks})
+    offer = make_quote(
+        client, bundle, steps=steps, price=price, segments=segments, interval=interval, stake=stake,
+        lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
+    )  # fmt: skip
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Pay {offer.escrow} into escrow?", abort=True, err=True)

@@ -13,7 +13,7 @@ from crowdtrain.config import Config
 from crowdtrain.launch import Deployed, Key, Rpc
 
 if TYPE_CHECKING:
-    from crowdtrain.chain import Address
+    from crowdtrain.chain import Address, Chain
     from crowdtrain.statement import Statement
     from crowdtrain.web3_chain import Web3Chain
 
@@ -235,10 +235,9 @@ def rewards(
     config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
     whose, chain = account_named(account, config), config.connect(read_only=True)
     running = chain.epoch()
-    over = [(epoch, chain.rewards(epoch, whose)) for epoch in range(running)]
     _print_table(
         whose,
-        *((f"epoch {epoch}, to claim", amount) for epoch, amount in over if amount),
+        *((f"epoch {epoch}, to claim", amount) for epoch, amount in _due(chain, whose)),
         (f"epoch {running}, so far: it is running", chain.rewards(running, whose)),
         ("the protocol's own tokens", chain.reward_tokens(whose)),
     )
@@ -249,12 +248,17 @@ def claim(account: Account = None, rpc: Rpc = None, deployment: Deployed = None,
     """Claims an account's rewards of all epochs that are over. Anybody may."""
     config = Config.read(rpc=rpc, deployment=deployment, keyfile=keyfile)
     whose, chain = account_named(account, config), connect(config)
-    due = [epoch for epoch in range(chain.epoch()) if chain.rewards(epoch, whose)]
-    for epoch in due:
-        amount = chain.rewards(epoch, whose)
+    due = _due(chain, whose)
+    for epoch, amount in due:
         typer.echo(f"{chain.collect_rewards(epoch, whose).transaction}  epoch {epoch}: {amount}")
     if not due:
         typer.echo("nothing is due")
+
+
+def _due(chain: Chain, whose: Address) -> list[tuple[int, int]]:
+    """Epochs that are over and what they owe, where that is something."""
+    over = ((epoch, chain.rewards(epoch, whose)) for epoch in range(chain.epoch()))
+    return [(epoch, amount) for epoch, amount in over if amount]
 
 
 # ---------------------------------------------------------------- explain

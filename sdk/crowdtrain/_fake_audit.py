@@ -10,15 +10,15 @@ from eth_utils.crypto import keccak
 
 from crowdtrain._fake_world import NOBODY, RULES, World, require, revert
 from crowdtrain.chain import NONE, WHOLE, Address, Outcome, Record, Round, SegmentKey
+from crowdtrain.economics import FLOOR_RATE, HALVING_PRICES, PENALTY_PART, START_RATE
 
 __all__ = [
     "attest", "draw", "drop", "enroll", "expired", "finish_leaving", "is_drawn", "leave", "open_round", "punish",
     "rate_of", "reveal", "round_of", "settle", "weight_at",
 ]  # fmt: skip
 
-_START_RATE, _FLOOR_RATE, _HALVING_PRICES = WHOLE, 500, 8
+_START_RATE, _FLOOR_RATE = round(START_RATE * WHOLE), round(FLOOR_RATE * WHOLE)
 _MOST_SEATS = 16
-_PENALTY_PART = 10
 _EMPTY = Round(Outcome.NONE, 0, 0, 0, NOBODY, 0, 0, 0, 0, NONE, NONE, NONE)
 
 
@@ -144,7 +144,7 @@ def open_round(
         committed_in=world.block,
         draw_block=world.block + 1,
         attest_until=attest_until,
-        penalty=min(pot, fee) // _PENALTY_PART,
+        penalty=min(pot, fee) // PENALTY_PART,
         seal=seal,
         seed=NONE,
         trace_root=NONE,
@@ -194,7 +194,7 @@ def round_of(world: World, key: SegmentKey, attempt: int) -> Round:
 
 def rate_of(world: World, solver: Address, price: int, asked: int) -> int:
     """Expected number of auditors, in 1/10,000."""
-    stakes = _HALVING_PRICES * price
+    stakes = HALVING_PRICES * price
     everything = stakes + world.records.get(solver, Record()).unbroken
     rate = _START_RATE * stakes // everything if everything else _START_RATE
     return max(rate, _FLOOR_RATE, asked)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from crowdtrain._errors import ChainError, ConfigError, CrowdtrainError, PlanError, Refused
-from crowdtrain.chain import Address, ChainEvent, GameId, JobId, SegmentKey
+from crowdtrain.chain import Address, Chain, ChainEvent, GameId, JobId, SegmentKey
 from crowdtrain.folders import Ledger, Log, read_status, write_status
 from crowdtrain.runs import Cancelled, Unaffordable
 from crowdtrain.stores import Metered
@@ -234,6 +235,14 @@ class Agent(Generic[T]):
         self.resting.clear(about)
         self.log.info(what, about=about, **fields)
         return True
+
+    def attempt_with(
+        self, deposit: int, chain: Chain, about: str, what: str, call: Callable[[], object], **fields: Any
+    ) -> None:
+        """The same after depositing what is missing of the stake that the call needs, if that goes through."""
+        paid = partial(chain.deposit, deposit)
+        if not deposit or self.attempt(about, "stake deposited", paid, amount=deposit):
+            self.attempt(about, what, call, **fields)
 
     def set_aside(self, about: str, what: str, error: BaseException, seconds: float | None = None) -> None:
         """Logs a failure, with a traceback if its kind is unknown, and leaves ``about`` alone for a while."""

@@ -224,7 +224,7 @@ def test_a_forecast_is_compared_with_events_of_a_job() -> None:
         start, stop = (round(5000 + 1.1 * time) for time in (attempt.claimed, attempt.ended))
         events.append(Claimed(1, attempt.segment, solver, attempt=0, until=start + 1000))
         events.append(Committed(2, attempt.segment, solver, attempt=0, until=stop + 300))
-        events.append(Settled(3, attempt.segment, solver, price=1))
+        events.append(Settled(3, attempt.segment, solver, price=1, fee=0))
     comparison = compare(forecast, observe(events, market), moved=1.25 * (forecast.up + forecast.down))
     assert comparison.wall_clock == pytest.approx(1 / 1.1, rel=0.02)
     assert comparison.segment == pytest.approx(1 / 1.1, rel=0.05)

@@ -158,7 +158,10 @@ class Verifier:
                 call = partial(chain.draw, key, self._seen.segments[key].attempt)
                 attempt(action.about, "auditors drawn", call)
             case Enroll(amount, deposit):
-                self._enroll(action, amount, deposit)
+                call = partial(chain.enroll, amount)
+                self.agent.attempt_with(
+                    deposit, chain, action.about, "enrolled as auditor", call, amount=amount
+                )
             case Inspect(key, number):
                 self.agent.work.start(action, partial(self._inspect, key, number))
             case Punish(key, number, auditor):
@@ -173,29 +176,16 @@ class Verifier:
         call = partial(self._chain.attest, *which, attestation)
         self.agent.attempt(action.about, "attested", call)
 
-    def _enroll(self, action: Enroll, amount: int, deposit: int) -> None:
-        attempt, chain = self.agent.attempt, self._chain
-        deposited = not deposit or attempt(
-            action.about, "stake deposited", partial(chain.deposit, deposit), amount=deposit
-        )
-        if deposited:
-            attempt(action.about, "enrolled as auditor", partial(chain.enroll, amount), amount=amount)
-
     def _trace_root(self, key: SegmentKey) -> bytes:
         """Root of the trace of a commitment that was judged right; else NONE."""
         judgement = self._judgements.get(commitment(self._seen.segments[key]))
         return NONE if judgement is None else judgement.trace_root
 
     def _challenge(self, action: Challenge, key: SegmentKey, deposit: int) -> None:
-        attempt, chain = self.agent.attempt, self._chain
-        if deposit and not attempt(
-            action.about, "bond deposited", partial(chain.deposit, deposit), amount=deposit
-        ):
-            return
         segment = self._seen.segments[key]
         why = self._judgements[commitment(segment)].why
-        call = partial(chain.challenge, key, self._spec(key), segment.seal)
-        attempt(action.about, "challenged", call, why=why)
+        call = partial(self._chain.challenge, key, self._spec(key), segment.seal)
+        self.agent.attempt_with(deposit, self._chain, action.about, "challenged", call, why=why)
 
     def _spec(self, key: SegmentKey) -> SegmentSpec:
         return self._shelf.books[key.job].plan.segments[key.index]
