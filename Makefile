@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo demo-crowd test check format gas artifacts golden bench bench-publish bench-gas bench-economy test-slow test-aarch64 test-ipfs test-hf clean
+.PHONY: help setup demo demo-crowd test check format gas artifacts golden bench bench-publish bench-gas bench-economy bench-strategies test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-publish  its results into docs/PERFORMANCE.md"
 	@echo "make bench-gas  gas of every transaction and of a whole dispute"
 	@echo "make bench-economy  honest and dishonest agents on the contracts, into docs/ECONOMICS.md (minutes)"
+	@echo "make bench-strategies  a small GPT with every training strategy (half an hour; ARGS=--publish: into docs/STRATEGIES.md)"
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
 	@echo "make test-aarch64  the kernels cross-compiled for ARM, under an emulator (needs two Debian packages)"
 	@echo "make test-ipfs  stores against a real IPFS daemon (installs it, 290 MB)"
@@ -87,6 +88,9 @@ bench-gas: setup
 
 bench-economy: setup
 	$(BIN)/python -m bench.economy $(ARGS)
+
+bench-strategies: setup
+	$(BIN)/python -m bench.strategies $(ARGS)
 
 test-slow: setup
 	FOUNDRY_PROFILE=slow node_modules/.bin/forge test

@@ -41,7 +41,12 @@ class LoweredProgram(Program):
         """
         state = State(self.initial)
         if weights is not None:
-            taken = {name: weights[name] for name in ("parameters", "buffers") if name in weights}
+            taken = {group: weights[group] for group in ("parameters", "buffers") if group in weights}
+            for group, tensors in taken.items():
+                if group in state and set(tensors) == set(
+                    state[group]
+                ):  # a plan may list them in another order
+                    taken[group] = {name: tensors[name] for name in state[group]}
             state = State({**state, **taken})
             state.check(self)
         return state

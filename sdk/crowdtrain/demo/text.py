@@ -6,6 +6,7 @@ import sysconfig
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["CONTEXT", "CharGPT", "Text", "cross_entropy", "order", "sample", "text"]
+__all__ = ["CONTEXT", "CharGPT", "Text", "cross_entropy", "documentation", "order", "sample", "text"]
 
 CONTEXT = 64
 """characters that the model sees"""
@@ -56,9 +57,21 @@ def text() -> Text:
     found, counts = np.unique(np.frombuffer(whole.encode("utf-32-le"), np.uint32), return_counts=True)
     frequent = np.sort(found[np.argsort(-counts)[:_FREQUENT]])
     numbers = {chr(code): i for i, code in enumerate(frequent)}
-    characters = np.array([numbers.get(character, len(numbers)) for character in whole], np.int32)
+    return _split("".join(numbers) + "\ufffd", whole)
+
+
+@cache
+def documentation() -> Text:
+    """What ``help()`` says about the language: English, in the alphabet of :func:`text`."""
+    return _split(text().alphabet, "\n\n".join(topics.values()))
+
+
+def _split(alphabet: str, whole: str) -> Text:
+    """The last character of ``alphabet`` stands for those that are not in it."""
+    numbers = {character: i for i, character in enumerate(alphabet)}
+    characters = np.array([numbers.get(character, len(alphabet) - 1) for character in whole], np.int32)
     cut = int(len(characters) * (1 - _HELD_OUT))
-    return Text("".join(numbers) + "\ufffd", characters[:cut], characters[cut:])
+    return Text(alphabet, characters[:cut], characters[cut:])
 
 
 def order(windows: int, steps: int, batch: int, seed: int) -> NDArray[np.uint32]:
