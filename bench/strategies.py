@@ -459,7 +459,10 @@ def main(
     ] = False,
 ) -> None:
     """Trains a small GPT with every strategy and prints what each keeps of data parallelism's gain."""
-    setting = Setting(workers=workers, steps=steps, before=steps, tuned=max(8, steps // 5))
+    evaluated = min(Setting.evaluated, 8 * steps)
+    setting = Setting(
+        workers=workers, steps=steps, before=steps, tuned=max(8, steps // 5), evaluated=evaluated
+    )
     chosen = {
         task: [name for name in cases if not case or name in BASES or any(part in name for part in case)]
         for task, cases in TASKS.items()

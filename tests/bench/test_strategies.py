@@ -16,8 +16,7 @@ def test_the_command_runs_and_publishes(monkeypatch: pytest.MonkeyPatch, tmp_pat
     page.write_text(empty.format("pre-training") + empty.format("fine-tuning"))
     monkeypatch.setattr(strategies, "DOCUMENT", page)
     monkeypatch.setattr(strategies, "FIGURE", tmp_path / "strategies.svg")
-    monkeypatch.setattr(strategies.Setting, "evaluated", 64)
-    given = ["--seeds", "1", "--steps", "8", "--out", str(tmp_path), "--publish"]
+    given = ["--seeds", "1", "--steps", "8", "--workers", "2", "--out", str(tmp_path), "--publish"]
     for _ in range(2):  # the second time it takes what the file has
         result = CliRunner().invoke(strategies.app, given)
         assert result.exit_code == 0, result.output
