@@ -317,9 +317,10 @@ def sheet(rows: Sequence[Ran], task: str) -> Sheet:
                 f"{fmean(r.segments for r in runs):.0f}",
             )
         )
-    seeds = len({ran.seed for ran in rows if ran.task == task})
+    count = len({ran.seed for ran in rows if ran.task == task})
+    seeds = "one seed" if count == 1 else f"{count} seeds (mean ± standard deviation)"
     return Sheet(
-        f"{task.capitalize()}, {seeds} seeds (mean ± standard deviation)",
+        f"{task.capitalize()}, {seeds}",
         (
             "strategy",
             "tokens",
