@@ -141,8 +141,7 @@ class Quote:
     @property
     def solver_gas(self) -> int:
         """Gas that solvers pay for, about, for all segments together."""
-        each = sum(economics.GAS[call] for call in ("claim", "commit", "settle"))
-        return len(self.plan.segments) * each
+        return len(self.plan.segments) * economics.SEGMENT_GAS
 
     def terms(self, now: int, initial: State) -> JobTerms:
         """What is posted at the time ``now``."""
@@ -331,10 +330,7 @@ class Client:
         if not forecast.is_complete:
             raise PlanError(f"these machines cannot carry out the plan: {forecast.reason}")
         slowest = min(machine.speed for machine in fleet.machines)
-        work = max(
-            spec.steps * cost(blueprint.program(i)).operations
-            for i, spec in enumerate(blueprint.plan.segments)
-        )
+        work = max(task.operations for task in forecast.workload.tasks)
         return self._quote(
             options, plan=blueprint.plan, programs=blueprint.programs, datasets=blueprint.datasets,
             initial=blueprint.initial, result=blueprint.result, machines=blueprint.workers, seconds=forecast.ready,

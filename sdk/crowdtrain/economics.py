@@ -16,7 +16,7 @@ from itertools import pairwise
 from crowdtrain.chain import WHOLE, JobTerms, Rules
 
 __all__ = [
-    "AUDIT_RATE", "AUDIT_SHARE", "GAS", "STAKE_PRICES", "Aim", "Assumptions", "Attack", "Delay", "Offer",
+    "AUDIT_RATE", "AUDIT_SHARE", "GAS", "SEGMENT_GAS", "STAKE_PRICES", "Aim", "Assumptions", "Attack", "Delay", "Offer",
     "any_drawn", "at_stake", "attacks", "auditor_profit", "buyer_cost", "cheapest", "delays", "detection",
     "diligence", "draw_limit", "farming", "needed_diligence", "proceeds", "proposed_stake", "required_rate",
     "required_share", "required_stake", "seen", "share_of_pot", "suspicion", "unreplayed", "watching",
@@ -56,6 +56,8 @@ GAS = {
 }  # fmt: skip
 """gas of single transactions, at most about (``make bench-gas`` measures it); ``lose`` is the first move of a game
 that is lost on purpose"""
+SEGMENT_GAS = GAS["claim"] + GAS["commit"] + GAS["settle"]
+"""gas of a segment that nobody disputes"""
 YEAR = 365 * 24 * 3600
 HOUR = 3600
 
@@ -158,12 +160,12 @@ class Attack:
     name: str
     who: str
     aim: Aim
-    gain: float
-    loss: float
-    caught: float
-    """chance that it fails"""
-    cost: float
     how: str
+    gain: float = 0.0
+    loss: float = 0.0
+    caught: float = 1.0
+    """chance that it fails"""
+    cost: float = 0.0
 
     @property
     def expected(self) -> float:
@@ -290,7 +292,6 @@ def buyer_cost(offer: Offer, rate: float) -> float:
 
 def _garbage(offer: Offer, given: Assumptions, record: float) -> Attack:
     rate = offer.rate(record)
-    gas = sum(GAS[call] for call in ("claim", "commit", "settle"))
     alone = given.collusion == 0
     return Attack(
         name="garbage" if alone else "garbage, own auditors",
@@ -299,7 +300,7 @@ def _garbage(offer: Offer, given: Assumptions, record: float) -> Attack:
         gain=proceeds(offer, given, rate),
         loss=at_stake(offer, given),
         caught=seen(offer, given, rate),
-        cost=gas * given.gas_price,
+        cost=SEGMENT_GAS * given.gas_price,
         how="commits what it did not compute; if challenged, loses to itself first to get the bounty back",
     )
 
@@ -359,7 +360,6 @@ def _copied(offer: Offer, given: Assumptions, record: float) -> Attack:
         aim=Aim.PAY,
         gain=offer.pot * share_of_pot(offer.rate(record)),
         loss=offer.penalty,
-        caught=1.0,
         cost=GAS["attest"] * given.gas_price,
         how="attests without the trace root; another's attestation names the other",
     )
@@ -370,10 +370,7 @@ def _silent(offer: Offer, given: Assumptions, record: float) -> Attack:
         name="silence",
         who="auditor",
         aim=Aim.PAY,
-        gain=0.0,
         loss=offer.penalty,
-        caught=1.0,
-        cost=0.0,
         how="is drawn and does nothing; forgoes its part of the pot too",
     )
 
@@ -386,9 +383,8 @@ def _wash(offer: Offer, given: Assumptions, record: float) -> Attack:
         who="buyer and solver",
         aim=Aim.PAY,
         gain=given.reward * back * offer.fee - offer.fee,
-        loss=0.0,
         caught=0.0,
-        cost=sum(GAS[call] for call in ("claim", "commit", "settle")) * given.gas_price,
+        cost=SEGMENT_GAS * given.gas_price,
         how="buys work from itself; the fee is burned for real, rewards come back",
     )
 
@@ -402,9 +398,8 @@ def _penalties(offer: Offer, given: Assumptions, record: float) -> Attack:
         who="buyer and solver",
         aim=Aim.PAY,
         gain=fines + back - offer.fee,
-        loss=0.0,
         caught=0.0,
-        cost=(GAS["claim"] + GAS["commit"] + GAS["settle"] + rate * GAS["punish"]) * given.gas_price,
+        cost=(SEGMENT_GAS + rate * GAS["punish"]) * given.gas_price,
         how="withholds data from the auditors it asks for, and reports their silence",
     )
 
@@ -417,9 +412,7 @@ def _self_dispute(offer: Offer, given: Assumptions, record: float) -> Attack:
         name="dispute against oneself",
         who="solver",
         aim=Aim.DELAY,
-        gain=0.0,
         loss=offer.stake * BURNED,
-        caught=1.0,
         cost=(GAS["challenge"] + GAS["lose"]) * given.gas_price,
         how="keeps no auditor from attesting and no other from challenging; the loser's half is burned",
     )
@@ -430,9 +423,7 @@ def _hidden(offer: Offer, given: Assumptions, record: float) -> Attack:
         name="trace root not revealed",
         who="solver",
         aim=Aim.DELAY,
-        gain=0.0,
         loss=offer.stake * BURNED,
-        caught=1.0,
         cost=(GAS["claim"] + GAS["commit"]) * given.gas_price,
         how="is forfeited; half of the stake goes to the buyer, who may be an accomplice",
     )
@@ -443,9 +434,6 @@ def _abandoned(offer: Offer, given: Assumptions, record: float) -> Attack:
         name="claim and abandon",
         who="solver",
         aim=Aim.DELAY,
-        gain=0.0,
-        loss=0.0,
-        caught=1.0,
         cost=_interest(offer.stake, offer.lease, given) + (GAS["claim"] + GAS["expire"]) * given.gas_price,
         how="lets the lease run out; the next lease needs another account, to which the stake can move",
     )
@@ -456,9 +444,7 @@ def _slander(offer: Offer, given: Assumptions, record: float) -> Attack:
         name="false challenge",
         who="challenger",
         aim=Aim.DELAY,
-        gain=0.0,
         loss=offer.stake,
-        caught=1.0,
         cost=GAS["challenge"] * given.gas_price,
         how="loses the bond, half of it to the solver",
     )

@@ -212,7 +212,8 @@ class Draft:
         def placed(source: Source) -> Source:
             return Source(INITIAL, places[source.group]) if source.segment == INITIAL else source
 
-        works = [planned.steps * cost(planned.program).operations for planned in self._segments]
+        operations = {id(bound): cost(bound).operations for _, bound in self._bound.values()}
+        works = [planned.steps * operations[id(planned.program)] for planned in self._segments]
         specs = [
             SegmentSpec(
                 program_root=planned.program.root,
