@@ -316,9 +316,13 @@ def _check_spec(key: SegmentKey, spec: SegmentSpec) -> None:
     require(spec.quorum <= sum(spec.optional), "InvalidSpec", what="quorum")
 
 
+def _is_there(world: World, job: JobId, number: int) -> bool:
+    return segment_of(world, SegmentKey(job, number)).state >= SegmentState.COMMITTED
+
+
 def _absent(world: World, key: SegmentKey, spec: SegmentSpec) -> int:
-    absent = spec.absent(lambda number: segment_of(world, SegmentKey(key.job, number)))
-    present = sum(spec.optional) - absent.bit_count()
+    absent = spec.absent(lambda number: _is_there(world, key.job, number))
+    present = spec.present(absent)
     require(present >= spec.quorum, "QuorumMissed", present=present, quorum=spec.quorum)
     return absent
 
@@ -332,8 +336,7 @@ def _input_root(
         root, count = terms.initial_root, terms.initial_groups
         if source.segment != INITIAL:
             from_key = SegmentKey(key.job, source.segment)
-            ready = segment_of(world, from_key).state in (SegmentState.COMMITTED, SegmentState.SETTLED)
-            require(ready, "InputNotReady", segment=source.segment)
+            require(_is_there(world, key.job, source.segment), "InputNotReady", segment=source.segment)
             root, count = segment_of(world, from_key).output_root, world.groups[from_key]
         require(source.group < count, "InvalidSpec", what="group")
         fits = len(given.proof) == merkle.height(count)

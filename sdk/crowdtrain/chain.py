@@ -206,17 +206,19 @@ class SegmentSpec:
         own = segment(index)
         if own.state is not SegmentState.OPEN:
             return self.sources(own.absent)
-        absent = self.absent(segment)
-        return None if sum(self.optional) - absent.bit_count() < self.quorum else self.sources(absent)
+        absent = self.absent(lambda number: segment(number).state >= SegmentState.COMMITTED)
+        return None if self.present(absent) < self.quorum else self.sources(absent)
 
-    def absent(self, segment: Callable[[int], Segment]) -> int:
-        """A bit for each optional input whose segment is not committed."""
+    def present(self, absent: int) -> int:
+        """How many optional inputs are there if those whose bits are set in ``absent`` are not."""
+        return sum(self.optional) - absent.bit_count()
+
+    def absent(self, is_there: Callable[[int], bool]) -> int:
+        """A bit for each optional input whose segment is not there, which ``is_there`` says by number."""
         return sum(
             1 << i
             for i, (source, optional) in enumerate(zip(self.inputs, self.optional, strict=True))
-            if optional
-            and source.segment != INITIAL
-            and segment(source.segment).state < SegmentState.COMMITTED
+            if optional and source.segment != INITIAL and not is_there(source.segment)
         )
 
     @property

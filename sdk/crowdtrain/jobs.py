@@ -13,7 +13,7 @@ from crowdtrain import tensors
 from crowdtrain._errors import Corrupt, PlanError
 from crowdtrain.chain import INITIAL, Chain, GroupProof, Job, JobId, Segment, SegmentSpec, Source
 from crowdtrain.manifest import MAX_MANIFEST, Manifest
-from crowdtrain.plan import Piece, Plan, assemble
+from crowdtrain.plan import Piece, Plan, assemble, group_proofs
 from crowdtrain.stores._blobs import Store
 
 __all__ = ["MAX_BYTES", "MAX_PROGRAM", "JobFiles", "load_files", "load_job", "publish_job"]
@@ -120,12 +120,7 @@ class JobFiles:
 
         Raises PlanError if a source is not committed.
         """
-        proofs = []
-        for source in self._sources(index, segment):
-            roots = self._roots_of(source.segment, segment)
-            proof = merkle.Tree(roots).proof(source.group)
-            proofs.append(GroupProof(roots[source.group], tuple(proof)))
-        return tuple(proofs)
+        return group_proofs(self._sources(index, segment), lambda number: self._roots_of(number, segment))
 
     def input_root(self, index: int, segment: SegmentOf) -> bytes:
         """Root of the input state of segment ``index``. Raises PlanError if a source is not committed."""

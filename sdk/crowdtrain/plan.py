@@ -19,11 +19,11 @@ from eth_abi.abi import encode as abi_encode
 
 from crowdtrain._errors import PlanError
 from crowdtrain._records import spec_fields
-from crowdtrain.chain import INITIAL, SegmentSpec, Source
+from crowdtrain.chain import INITIAL, GroupProof, SegmentSpec, Source
 
 __all__ = [
     "MAX_CHECKPOINTS", "MAX_GROUPS", "MAX_INTERVAL", "MAX_SEGMENTS", "Piece", "Plan", "assemble", "chain",
-    "interval_of", "leaf",
+    "group_proofs", "interval_of", "leaf",
 ]  # fmt: skip
 
 MAX_SEGMENTS = 2**16
@@ -137,6 +137,18 @@ class Plan:
         return frozenset(
             source.group for spec in self.segments for source in spec.all_sources if source.segment == INITIAL
         )
+
+
+def group_proofs(
+    sources: Sequence[Source], roots_of: Callable[[int], Sequence[bytes]]
+) -> tuple[GroupProof, ...]:
+    """Roots of the groups at ``sources``, each proved in the state of its segment; ``roots_of`` gives all of a
+    segment's group roots."""
+    trees = {number: merkle.Tree(roots_of(number)) for number in {source.segment for source in sources}}
+    return tuple(
+        GroupProof(trees[s.segment].levels[0][s.group], tuple(trees[s.segment].proof(s.group)))
+        for s in sources
+    )
 
 
 def _check(spec: SegmentSpec, where: str) -> None:

@@ -34,7 +34,7 @@ from crowdtrain.chain import (
     SegmentState,
     Source,
 )
-from crowdtrain.plan import Plan
+from crowdtrain.plan import Plan, group_proofs
 
 __all__ = ["Book", "ChainView", "Watch", "shown_audit"]
 
@@ -98,19 +98,13 @@ class ChainView:
     def inputs(self, book: Book, key: SegmentKey) -> tuple[GroupProof, ...] | None:
         """The input groups of a segment as its sources stand, with proofs; None if one is not committed, or too few
         of those that are optional."""
-        chosen = self._chosen(book, key)
-        if chosen is None or any(s.state < SegmentState.COMMITTED for s in self.sources(book, key)):
+        chosen, sources = self._chosen(book, key), self.sources(book, key)
+        if chosen is None or any(source.state < SegmentState.COMMITTED for source in sources):
             return None
-        groups = []
-        for source in chosen:
-            initial = source.segment == INITIAL
-            roots = (
-                book.initial if initial else self.segments[SegmentKey(key.job, source.segment)].group_roots
-            )
-            if source.group >= len(roots):
-                return None
-            groups.append(GroupProof(roots[source.group], tuple(merkle.Tree(roots).proof(source.group))))
-        return tuple(groups)
+        roots = {INITIAL: book.initial} | {source.key.index: source.group_roots for source in sources}
+        if any(source.group >= len(roots[source.segment]) for source in chosen):
+            return None
+        return group_proofs(chosen, roots.__getitem__)
 
     def _chosen(self, book: Book, key: SegmentKey) -> tuple[Source, ...] | None:
         return book.plan.segments[key.index].chosen(key.index, self.of_job(key.job))

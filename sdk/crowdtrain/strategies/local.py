@@ -96,10 +96,10 @@ def carry_out(
 
 def _sources(spec: SegmentSpec, index: int, late: Collection[int]) -> tuple[Source, ...]:
     """Where the inputs of a segment come from."""
-    optional = spec.optional
-    absent = [i for i, source in enumerate(spec.inputs) if optional[i] and source.segment in late]
-    if sum(optional) - len(absent) < spec.quorum:
+    absent = spec.absent(lambda number: number not in late)
+    if spec.present(absent) < spec.quorum:
         raise PlanError(
-            f"segment {index} needs {spec.quorum} of {sum(optional)} optional inputs, {len(absent)} are late"
+            f"segment {index} needs {spec.quorum} of {sum(spec.optional)} optional inputs, "
+            f"{absent.bit_count()} are late"
         )
-    return spec.sources(sum(1 << i for i in absent))
+    return spec.sources(absent)
