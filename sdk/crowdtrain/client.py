@@ -300,7 +300,8 @@ class Client:
         if segments is None:
             least = -(-steps // (MAX_INTERVAL * MAX_CHECKPOINTS))
             segments = min(max(least, round(seconds / SEGMENT_SECONDS), 1), max(steps, 1))
-        interval = interval or interval_of(-(-steps // max(segments, 1)))
+        if interval is None:
+            interval = interval_of(-(-steps // max(segments, 1)))
         plan = chain(bound, data.root, segments=segments, steps=steps, interval=interval, price=price)
         return self._quote(
             options, plan=plan, programs=(bound,), datasets=(data,), result=(), machines=1, seconds=seconds,

@@ -96,6 +96,8 @@ def test_a_quote_that_cannot_be_is_refused() -> None:
         client.quote(given.program, given.data, 6, price=1)
     with pytest.raises(PlanError, match="can be cut into"):
         client.quote(given.program, given.data, 5, price=1, segments=6)
+    with pytest.raises(PlanError, match="interval must be 1 to 256, not 0"):
+        client.quote(given.program, given.data, 5, price=1, interval=0)
     with pytest.raises(PlanError, match="lease must be"):
         client.quote(given.program, given.data, 5, price=1, lease=31 * 24 * 3600)
     with pytest.raises(PlanError, match="audits must be 0 to 4"):

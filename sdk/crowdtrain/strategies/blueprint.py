@@ -191,7 +191,7 @@ class Draft:
                 raise PlanError(f"{where}: group {name} has other types than what it is given")
         sources, others = (tuple(ref.source for ref in refs) for refs in zip(*pairs, strict=True))
         fallbacks = others if others != sources else ()
-        interval = min(interval or interval_of(steps), steps)
+        interval = min(interval_of(steps) if interval is None else interval, steps)
         self._segments.append(_Planned(bound, data, sources, fallbacks, quorum, steps, interval, role))
         number = len(self._segments) - 1
         return {name: Ref(Source(number, i), kinds[name]) for i, name in enumerate(names)}
