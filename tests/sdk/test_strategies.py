@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from crowdtrain import strategies
-from crowdtrain._errors import PlanError
 from crowdtrain.chain import INITIAL
 from crowdtrain.strategies import Blueprint, Quantized, TopK
 from crowdtrain.strategies.programs import regroup
@@ -397,5 +396,5 @@ def test_an_interval_of_nothing_is_refused() -> None:
     program, (data,) = training(), datasets(1, 2)
     inputs = {group: draft.begin(group, tensors) for group, tensors in program.initial_state().items()}
     draft.add(program, data, inputs, role=strategies.Role("train"), steps=2, interval=0)
-    with pytest.raises(PlanError, match="interval must be 1 to 256, not 0"):
+    with pytest.raises(ct.PlanError, match="interval must be 1 to 256, not 0"):
         draft.finish([])

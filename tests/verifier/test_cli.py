@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from crowdtrain.folders import exclusive
 from crowdtrain_verifier.cli import app
+from status_rules import check_status
 from typer.testing import CliRunner
 
 KEY = "0x" + "11" * 32
@@ -44,28 +44,8 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert "in use" in output
 
 
-LINE = {"block": 9, "job": 1, "segment": 0, "kind": "fee", "amount": -2, "cause": "fee of segment 0"}
-
-
 def test_status_prints_status_and_ledger(tmp_path: Path) -> None:
-    code, output = run("status", "--folder", str(tmp_path))
-    assert code == 2
-    assert "status.json" in output
-    (tmp_path / "status.json").write_text(json.dumps({"role": "verifier"}))
-    (tmp_path / "ledger.jsonl").write_text(json.dumps(LINE) + "\n")
-    code, output = run("status", "--folder", str(tmp_path))
-    assert code == 0
-    assert '"role": "verifier"' in output
-    assert [word for word in output.split("Ledger")[1].split() if word.isalnum()][-8:] == [
-        "9",
-        "1",
-        "0",
-        "fee",
-        "fee",
-        "of",
-        "segment",
-        "0",
-    ]
+    check_status(run, tmp_path, "verifier")
 
 
 def test_help_has_examples() -> None:
