@@ -46,7 +46,7 @@ class Sample:
             clock=120,
             audit_rate=0,
             audit_share=0,
-            deadline=2**40,
+            deadline=2_000_000_000,
         )
         return Job(JobId(1), BUYER, terms, 0, 0, 0, self.manifest)
 

@@ -136,7 +136,7 @@ def decode_error(data: bytes) -> tuple[str, dict[str, object]]:
         except BadAnswer:
             return "Reverted", {"data": f"0x{data[:256].hex()}"}
         names = [field["name"] or str(i) for i, field in enumerate(entry["inputs"])]
-        return entry["name"], dict(zip(names, map(_printable, values), strict=True))
+        return entry["name"], dict(zip(names, map(printable, values), strict=True))
     return "Reverted", {"data": f"0x{data[:256].hex()}"} if data else {}
 
 
@@ -151,7 +151,8 @@ def _errors() -> dict[bytes, Entry]:
     return known
 
 
-def _printable(value: object) -> object:
+def printable(value: object) -> object:
+    """A value of an error, as Refused has it."""
     return f"0x{value.hex()}" if isinstance(value, bytes) else value
 
 

@@ -167,7 +167,7 @@ def _end(world: World, game: Game, reason: Reason, *, overturns: bool) -> Game:
 def _reveal_trace(world: World, game: Game, checkpoints: Sequence[bytes]) -> Game:
     require_length(len(checkpoints), checkpoint_count(game.steps, game.interval) + 1)
     world.emit(
-        "Dispute", "TraceRevealed", game=game.id, position=game.position, checkpoints=list(checkpoints)
+        "Dispute", "TraceRevealed", game=game.id, position=game.position, checkpoints=tuple(checkpoints)
     )
     if seal(merkle.root(checkpoints), bytes.fromhex(game.defender[2:])) != game.list_root:
         return _end(world, game, Reason.BAD_CHILDREN, overturns=True)
@@ -176,7 +176,7 @@ def _reveal_trace(world: World, game: Game, checkpoints: Sequence[bytes]) -> Gam
 
 def _reveal_states(world: World, game: Game, states: Sequence[bytes]) -> Game:
     require_length(len(states), game.length + 1)
-    world.emit("Dispute", "StatesRevealed", game=game.id, position=game.position, states=list(states))
+    world.emit("Dispute", "StatesRevealed", game=game.id, position=game.position, states=tuple(states))
     return _bind(world, game, states, Phase.PICK_STEP)
 
 
@@ -242,7 +242,7 @@ def _emit_children(world: World, game: Game, children: Sequence[bytes]) -> None:
         game=game.id,
         position=game.position,
         tree=game.tree,
-        children=list(children),
+        children=tuple(children),
     )
 
 

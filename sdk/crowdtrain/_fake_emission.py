@@ -9,7 +9,6 @@ from crowdtrain.chain import Address
 
 __all__ = ["accrue", "claimable", "collect", "epoch"]
 
-_START = World.time
 _EPOCH, _FIRST_BUDGET, _RATIO = 30 * 24 * 3600, 10**25, 1
 _SOLVER, _AUDITORS, _BUYER = 60, 25, 15
 """percent of a fee"""
@@ -17,7 +16,7 @@ _SOLVER, _AUDITORS, _BUYER = 60, 25, 15
 
 def epoch(world: World) -> int:
     """Number of the epoch that it is."""
-    return (world.time - _START) // _EPOCH
+    return (world.time - world.start) // _EPOCH
 
 
 def accrue(world: World, fee: int, solver: Address, buyer: Address, auditors: Sequence[Address]) -> None:
@@ -47,7 +46,7 @@ def claimable(world: World, number: int, account: Address) -> int:
 
 def collect(world: World, sender: Address, number: int, account: Address) -> None:
     """Mints what an account's points of an epoch that is over are worth."""
-    end = _START + (number + 1) * _EPOCH
+    end = world.start + (number + 1) * _EPOCH
     require(world.time >= end, "EpochRunning", epoch=number, until=end)
     amount = claimable(world, number, account)
     require(amount > 0, "NothingToClaim", epoch=number, account=account)

@@ -11,6 +11,8 @@ from crowdtrain_engine.trace import checkpoint_count
 
 from crowdtrain import _fake_audit as audit
 from crowdtrain import _fake_emission as emission
+from crowdtrain import cid as cids
+from crowdtrain._errors import Corrupt
 from crowdtrain._fake_world import MARKET, NOBODY, RULES, World, require, revert
 from crowdtrain.chain import (
     INITIAL,
@@ -32,10 +34,11 @@ from crowdtrain.plan import MAX_CHECKPOINTS, MAX_GROUPS, MAX_INTERVAL, leaf
 
 __all__ = [
     "claim", "commit", "expire", "forfeit", "overturn", "post", "refund", "require_state", "segment_of",
-    "settle", "validate", "void", "withdraw",
+    "settle", "validate", "view_of", "void", "withdraw",
 ]  # fmt: skip
 
 _DAY = 24 * 60 * 60
+_MAX_LIFE = 3650 * _DAY
 _LIMITS = {
     "segments": (1, 2**31),
     "initial_groups": (1, MAX_GROUPS),
@@ -52,7 +55,7 @@ def validate(world: World, terms: JobTerms) -> None:
     for name, (least, most) in _LIMITS.items():
         require(least <= getattr(terms, name) <= most, "InvalidTerms", what=_solidity_name(name))
     require(terms.window + 3 * terms.clock <= RULES.unbonding, "InvalidTerms", what="unbonding")
-    require(terms.deadline > world.time, "InvalidTerms", what="deadline")
+    require(0 < terms.deadline - world.time <= _MAX_LIFE, "InvalidTerms", what="deadline")
 
 
 def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId:
@@ -61,8 +64,16 @@ def post(world: World, sender: Address, terms: JobTerms, manifest: str) -> JobId
     world.jobs[job] = Job(job, sender, terms, reserved=0, spent=0, settled=0, manifest=manifest)
     world.pay(sender, MARKET, terms.escrow)
     fields = {_solidity_name(field.name): getattr(terms, field.name) for field in dataclasses.fields(terms)}
-    world.emit("Market", "Posted", job=job, buyer=sender, terms=fields, manifest=manifest.encode())
+    world.emit("Market", "Posted", job=job, buyer=sender, terms=fields, manifest=_raw(manifest))
     return job
+
+
+def _raw(text: str) -> bytes:
+    """A CID's bytes; or the letters of what is none, which a contract takes as well."""
+    try:
+        return cids.to_bytes(text)
+    except Corrupt:
+        return text.encode()
 
 
 def _solidity_name(name: str) -> str:
@@ -177,9 +188,9 @@ def commit(
         segment=key.index,
         solver=sender,
         attempt=segment.attempt,
-        groupRoots=list(roots),
+        groupRoots=roots,
         seal=seal,
-        cid=cid.encode(),
+        cid=_raw(cid),
         until=until,
     )
     price = segment.price
@@ -295,6 +306,11 @@ def segment_of(world: World, key: SegmentKey) -> Segment:
     job = world.jobs.get(key.job)
     if job is None or not 0 <= key.index < job.terms.segments:
         revert("UnknownSegment", job=key.job, segment=key.index)
+    return view_of(world, key)
+
+
+def view_of(world: World, key: SegmentKey) -> Segment:
+    """A segment as it stands, whether the job has it or not."""
     zero = bytes(32)
     nobody = (NOBODY, 0, NOBODY, 0)
     unclaimed = Segment(key, SegmentState.OPEN, NOBODY, 0, 0, 0, *nobody, 0, zero, zero, zero, zero)
@@ -361,7 +377,9 @@ def _reopen(world: World, key: SegmentKey) -> None:
     segment, job = world.segments[key], world.jobs[key.job]
     cost = segment.price + job.terms.pot(segment.price)
     world.jobs[key.job] = replace(job, reserved=job.reserved - cost)
-    world.segments[key] = replace(segment, state=SegmentState.OPEN, solver=NOBODY, until=0)
+    world.segments[key] = replace(
+        segment, state=SegmentState.OPEN, solver=NOBODY, until=0, group_roots=(), cid=""
+    )
 
 
 def _drop(world: World, key: SegmentKey, outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from typing import NoReturn
 
+from crowdtrain._abi import printable
 from crowdtrain._errors import Refused
 from crowdtrain.chain import (
     Address,
@@ -38,7 +39,7 @@ class RevertedError(Exception):
     def __init__(self, error: str, values: dict[str, object]) -> None:
         super().__init__(error)
         self.error = error
-        self.values = values
+        self.values = {name: printable(value) for name, value in values.items()}
 
 
 def revert(error: str, **values: object) -> NoReturn:
@@ -57,6 +58,8 @@ class World:
     """Balances and records of all contracts. Records are frozen: a change replaces them."""
 
     time: int = 1_700_000_000
+    start: int = 1_700_000_000
+    """when the contracts were deployed"""
     block: int = 0
     tokens: dict[Address, int] = field(default_factory=dict)
     free: dict[Address, int] = field(default_factory=dict)

@@ -107,10 +107,14 @@ class FakeChain:
         return len(self._world.jobs)
 
     def job(self, job: JobId) -> Job:
-        return self._world.jobs[job]
+        """See :class:`crowdtrain.chain.Chain`. Refused with UnknownJob if there is none."""
+        found = self._world.jobs.get(job)
+        if found is None:
+            raise Refused("job", "UnknownJob", {"job": job})
+        return found
 
     def segment(self, key: SegmentKey) -> Segment:
-        return market.segment_of(self._world, key)
+        return market.view_of(self._world, key)
 
     def barred(self, job: JobId, solver: Address) -> bool:
         return (job, solver) in self._world.barred
@@ -119,8 +123,11 @@ class FakeChain:
         return len(self._world.games)
 
     def game(self, game: GameId) -> Game:
-        """The game with its history, and what was shown last of each kind."""
-        record = self._world.games[game]
+        """The game with its history, and what was shown last of each kind. Refused with UnknownGame if there is
+        none."""
+        record = self._world.games.get(game)
+        if record is None:
+            raise Refused("game", "UnknownGame", {"game": game})
         history = tuple(event for event in self._world.events if event.fields.get("game") == game)
         for event in history:
             fields: dict[str, object] = event.fields
