@@ -301,7 +301,9 @@ contract Audit is IAudit {
 
     function _setWeight(address auditor, uint256 weight) private {
         uint256 total = _total.latest() + weight - _weights[auditor].latest();
+        // slither-disable-next-line unused-return: the old value was read above.
         _weights[auditor].push(uint48(block.number), weight.toUint208());
+        // slither-disable-next-line unused-return: the old value was read above.
         _total.push(uint48(block.number), total.toUint208());
     }
 

@@ -156,6 +156,7 @@ contract Campaign is ICampaign, ERC20Permit {
         // Where nothing is to be refunded, there may still be what others made the Market owe, and compensation.
         try market.refund(job) {} catch {}
         uint256 owed = market.owed(address(this));
+        // slither-disable-next-line unused-return: a campaign has nothing locked.
         (uint256 free,) = stake.balances(address(this));
         amount = owed + free;
         if (amount == 0) revert NothingReturned();
@@ -195,8 +196,10 @@ contract Campaign is ICampaign, ERC20Permit {
     /// @inheritdoc ICampaign
     function collectRewards(uint64 epoch) external returns (uint256 amount) {
         // Anybody may have claimed them for the campaign already.
+        // slither-disable-next-line unused-return: the balance counts, whoever claimed.
         if (emission.claimable(epoch, address(this)) > 0) emission.claim(epoch, address(this));
         amount = rewards.balanceOf(address(this)) - _rewardsHeld;
+        // slither-disable-next-line incorrect-equality: a gift only adds to what is shared.
         if (amount == 0) revert NothingDue(address(this));
         _rewardsHeld += amount;
         _rewards.add(amount.toUint128(), totalSupply());

@@ -226,6 +226,7 @@ contract Dispute is IDispute {
     /// @inheritdoc IDispute
     function revealPartials(GameId id, bytes32 position, bytes calldata partials) external {
         Game storage g = _move(id, position, Phase.RevealPartials);
+        // slither-disable-next-line unused-return: only their number is asked.
         (, uint256 pieces) = Fold.cut(g.to - g.from);
         _requireLength(partials.length, 4 * (pieces - 1));
         g.listHash = keccak256(partials);

@@ -348,6 +348,7 @@ contract Market is IMarket, Burner {
     function _isThere(JobId job, uint32 source) private view returns (bool) {
         if (source == Plan.INITIAL) return true;
         SegmentState state = _segments[job][source].state;
+        // slither-disable-next-line incorrect-equality: states of an enumeration.
         return state == SegmentState.Committed || state == SegmentState.Settled;
     }
 
@@ -426,7 +427,9 @@ contract Market is IMarket, Burner {
         owed[solver] += price - fee;
         _burn(fee);
         emit Settled(job, segment, solver, price, fee);
+        // slither-disable-next-line reentrancy-no-eth: Audit calls Stake only, which calls nobody.
         address[] memory auditors = audit.settle(job, segment, s.attempt, traceRoot, price);
+        // slither-disable-next-line divide-before-multiply: what does not divide stays in the escrow.
         uint256 share = auditors.length == 0 ? 0 : pot / auditors.length;
         for (uint256 i = 0; i < auditors.length; ++i) {
             owed[auditors[i]] += share;

@@ -68,6 +68,7 @@ library Float32 {
             uint256 divisor = _normal(b);
             uint256 quotient;
             assembly ("memory-safe") {
+                // slither-disable-next-line divide-before-multiply: the product shows whether there is a remainder.
                 quotient := div(dividend, divisor)
                 quotient := or(quotient, gt(dividend, mul(quotient, divisor)))
             }
@@ -258,6 +259,7 @@ library Float32 {
                 let eb := and(shr(23, b), 0xff)
                 let dividend := shl(64, or(and(a, FRACTION), shl(23, gt(ea, 0))))
                 let divisor := or(and(b, FRACTION), shl(23, gt(eb, 0)))
+                // slither-disable-next-line divide-before-multiply: the product shows whether there is a remainder.
                 quotient := div(dividend, divisor)
                 quotient := or(quotient, gt(dividend, mul(quotient, divisor)))
                 e := sub(sub(add(ea, iszero(ea)), add(eb, iszero(eb))), 64)
@@ -282,6 +284,7 @@ library Float32 {
             // m moves up by 128 first, so that it always has to move down.
             let shift := sub(sub(field, e), 21)
             m := shl(128, m)
+            // slither-disable-next-line incorrect-shift: one half is 1 << (shift - 1).
             let half := shl(sub(shift, 1), 1)
             word := shr(shift, add(m, add(sub(half, 1), and(shr(shift, m), 1))))
             word := add(shl(23, field), word)

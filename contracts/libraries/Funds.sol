@@ -13,6 +13,7 @@ library Funds {
     /// Takes `amount` from `from`. Reverts with WrongAmount if another amount arrives, as of a token that keeps a fee.
     function pull(IERC20 token, address from, uint256 amount) internal {
         uint256 before = token.balanceOf(address(this));
+        // slither-disable-next-line arbitrary-send-erc20: every caller gives msg.sender.
         token.safeTransferFrom(from, address(this), amount);
         uint256 received = token.balanceOf(address(this)) - before;
         // INVARIANT: what is credited is what is held.

@@ -50,6 +50,7 @@ library Income {
     function take(Pool storage pool, address account, uint256 balance) internal returns (uint256 amount) {
         update(pool, account, balance);
         Account storage a = pool.accounts[account];
+        // slither-disable-next-line divide-before-multiply: whole units go, the rest stays due.
         amount = a.due / SCALE;
         a.due -= amount * SCALE;
     }

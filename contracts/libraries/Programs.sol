@@ -48,7 +48,7 @@ library Programs {
     /// Reverts with BadProof unless `v` is a value of the step in dispute with its agreed root: of the state before it,
     /// of the data, or the output of a nest.
     function requireValue(Game storage g, HeaderShape memory shape, ValueProof calldata v) internal view {
-        bool proved;
+        bool proved = false;
         if (v.value < shape.state) {
             proved = _isStateTensor(g, shape, v);
         } else if (v.value < firstNest(shape)) {
