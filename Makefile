@@ -95,7 +95,7 @@ bench-strategies: setup
 	$(BIN)/python -m bench.strategies $(ARGS)
 
 coverage: node_modules/.stamp
-	FOUNDRY_PROFILE=coverage node_modules/.bin/forge coverage --ir-minimum --no-match-contract Gas \
+	FOUNDRY_PROFILE=coverage node_modules/.bin/forge coverage --ir-minimum --no-match-contract Gas --no-match-test contracts_fit \
 		--no-match-coverage 'contracts/(test|devnet)|node_modules' --report summary --report lcov --report-file build/lcov.info
 
 # Slither needs another web3 than the SDK.
