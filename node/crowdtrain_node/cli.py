@@ -62,6 +62,7 @@ def run(
     backend: options.Backend = "native",
     isa: options.Isa = None,
     threads: options.Threads = None,
+    share: options.Share = 1.0,
     memory: options.Memory = None,
     disk: options.Disk = None,
     sabotage: Sabotage = None,
@@ -91,6 +92,7 @@ def run(
         poll=poll,
         idle=idle,
         quiet=quiet,
+        share=share,
     )
 
     def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Solver:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend", "Deployed", "Disk", "Folder", "Idle", "Isa", "Jobs", "Key", "Launch", "MaxStake", "Memory",
-    "Metrics", "Patience", "Poll", "Process", "Quiet", "Rpc", "StoreAt", "Threads", "launch", "print_status",
+    "Metrics", "Patience", "Poll", "Process", "Quiet", "Rpc", "Share", "StoreAt", "Threads", "launch", "print_status",
 ]  # fmt: skip
 
 GIB = 2**30
@@ -51,6 +51,10 @@ Key = Annotated[Path | None, _option("--keyfile", "--key", help="Key file; else 
 Backend = Annotated[str, _option("--backend", help="Backend that runs programs: native or reference.")]
 Isa = Annotated[str | None, _option("--isa", help="Instruction set of the native backend.")]
 Threads = Annotated[int | None, _option("--threads", min=1, help="Threads; all processors by default.")]
+Share = Annotated[
+    float,
+    _option("--share", min=0.01, max=1, help="Part of the processors' time for training; disputes take all."),
+]
 Memory = Annotated[
     float | None, _option("--memory", min=0, help="Most GiB of memory for a segment; half by default.")
 ]
@@ -85,6 +89,7 @@ class Launch:
     poll: float
     idle: float
     quiet: bool
+    share: float = 1.0
 
     def hardware(self) -> Hardware:
         """The machine as it may be used, its speed measured. Raises BackendError."""
@@ -97,8 +102,9 @@ class Launch:
             threads=self.threads,
             isa=self.isa,
             memory=int(GIB * (memory if self.memory is None else self.memory)),
-            disk=int(GIB * (disk if self.disk is None else self.disk)),
+            disk=int(GIB * (disk if self.disk is None else self.disk) * 2 / 3),  # the rest is for the cache
             speed=measure_speed(self.backend, self.threads, self.isa),
+            share=self.share,
         )
 
 
@@ -119,16 +125,17 @@ def launch(
 
     from crowdtrain.agent import metrics, serve
     from crowdtrain.folders import exclusive, open_log
-    from crowdtrain.stores import Metered
+    from crowdtrain.stores import Cached, Metered
 
     try:
         with exclusive(options.folder), open_log(options.folder, name, console=not options.quiet) as log:
             hardware = options.hardware()
             chain = _connect(options, log)
             try:
-                store = Metered(options.config.open_store())
-                process = make(log, chain, store, hardware)
-                process.agent.traffic = store
+                counted = Metered(options.config.open_store())
+                kept = Cached(counted, options.folder / "cache", hardware.disk // 2)
+                process = make(log, chain, kept, hardware)
+                process.agent.traffic = counted
                 log.info(f"{name} started", account=chain.address, speed=f"{hardware.speed:.3g}", **about)
                 with metrics(process.agent, options.metrics):
                     serve(process.agent, process.turn, poll=options.poll, most=options.idle)

@@ -78,7 +78,8 @@ class Unaffordable(CrowdtrainError):
 class Hardware:
     """How segments are run here, and how much they may use.
 
-    ``speed`` is in body operations a second (:func:`measure_speed`), ``memory`` and ``disk`` in bytes.
+    ``speed`` is in body operations a second (:func:`measure_speed`), ``memory`` and ``disk`` in bytes; ``share`` is the
+    part of the processors' time that training may take, which ``speed`` does not know of.
     """
 
     backend: str
@@ -87,6 +88,7 @@ class Hardware:
     memory: int
     disk: int
     speed: float
+    share: float = 1.0
 
     def machine(self, program: Program, data: Dataset, **options: Any) -> Machine:
         """A machine that runs ``program`` on ``data``; ``options`` are those of :class:`PacedMachine`."""
@@ -120,7 +122,7 @@ class Appraisal:
                 f"a step needs {memory} bytes of memory, at most {hardware.memory} are allowed"
             )
         state = 4 * sum(kind.size for kind in program.state)
-        return cls(cost(program).operations / hardware.speed, memory, state)
+        return cls(cost(program).operations / (hardware.speed * hardware.share), memory, state)
 
     def check(self, spec: SegmentSpec, hardware: Hardware, used: int) -> None:
         """Raises Unaffordable if the checkpoints of a segment, and the ``used`` bytes, are too much for the disk."""
@@ -172,7 +174,7 @@ class Progress:
 
 class PacedMachine(Machine):
     """A machine that calls ``pace(step, logs, seconds)`` after every second or so of work, which may raise to end
-    the run."""
+    the run. It takes at most ``share`` of the time that one of its threads could compute, and rests in between."""
 
     def __init__(
         self,
@@ -180,10 +182,12 @@ class PacedMachine(Machine):
         data: Dataset,
         *,
         pace: Pace = lambda step, logs, seconds: None,
+        share: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(program, data, **options)
         self._pace = pace
+        self._share = share
         self._chunk = 1
 
     def run(self, state: State, first: int, steps: int) -> tuple[State, dict[str, Array]]:
@@ -192,8 +196,11 @@ class PacedMachine(Machine):
         at, stop = first, first + steps
         while at < stop:
             length = min(self._chunk, stop - at)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.thread_time()
             state, logs = super().run(state, at, length)
+            # time for which other processes had the processor is a rest already
+            whole = (time.thread_time() - used) / self._share
+            time.sleep(max(0.0, start + whole - time.perf_counter()) if self._share < 1 else 0.0)
             spent = time.perf_counter() - start
             parts.append(logs)
             at += length
@@ -334,7 +341,9 @@ class Run:
             wait()
 
         index = self.key.index
-        machine = hardware.machine(files.program(index), files.dataset(index), pace=pace, deviation=deviation)
+        machine = hardware.machine(
+            files.program(index), files.dataset(index), pace=pace, deviation=deviation, share=hardware.share
+        )
         start, state = self._last(machine.program)
         progress.step = begun_at = min(start * spec.interval, spec.steps)
         checkpoints = run_segment(machine, state, steps=spec.steps, interval=spec.interval, start=start)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from crowdtrain import cid as cids
 from crowdtrain._errors import Corrupt, NotFound, StoreUnavailable
-from crowdtrain.stores import BlobStore, FakeStore, LocalStore, Metered, open_store
+from crowdtrain.stores import BlobStore, Cached, FakeStore, LocalStore, Metered, open_store
 from crowdtrain.stores._blobs import pieces
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,3 +190,36 @@ def test_what_moves_is_counted(tmp_path: Path) -> None:
     store.fetch(cid, tmp_path / "copy", len(BIG))
     assert (store.sent, store.received) == (len(BIG), 2 * len(BIG) + 7)
     assert store.has(cid)
+
+
+def test_nothing_is_fetched_twice(tmp_path: Path) -> None:
+    counted = Metered(FakeStore())
+    cids_ = [counted.put(part) for part in (BIG, b"small")]
+    for _ in range(2):  # the second one is the same process, started again
+        store = Cached(counted, tmp_path / "cache", 2 * len(BIG))
+        assert store.get(cids_[1], 5) == b"small"
+        for _ in range(2):
+            store.fetch(cids_[0], tmp_path / "copy", len(BIG))
+            assert (tmp_path / "copy").read_bytes() == BIG
+    assert counted.received == len(BIG) + 5
+    own = store.put(b"own")
+    assert store.get(own, 3) == b"own"
+    assert counted.received == len(BIG) + 5
+
+
+def test_a_cache_believes_no_file_and_keeps_to_its_limits(tmp_path: Path) -> None:
+    counted = Metered(FakeStore())
+    store = Cached(counted, tmp_path, 250)
+    blobs = [bytes([number]) * 100 for number in range(3)]
+    names = [store.put(blob) for blob in blobs]
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+    assert store.get(names[1], 100) == blobs[1]
+    store.put(b"x" * 100)
+    assert {path.name for path in tmp_path.iterdir()} == {names[1], cids.cid_of(b"x" * 100)}
+    (tmp_path / names[1]).write_bytes(b"y" * 100)
+    store.fetch(names[1], tmp_path / "copy", 100)
+    assert (tmp_path / "copy").read_bytes() == blobs[1]
+    with pytest.raises(Corrupt):
+        store.get(names[1], 99)
+    store.put(BIG)
+    assert store.get(cids.cid_of(BIG), len(BIG)) == BIG

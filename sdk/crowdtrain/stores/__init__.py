@@ -5,13 +5,16 @@ right.
 """
 
 from crowdtrain.stores._blobs import BlobStore, Store
+from crowdtrain.stores.cached import Cached
 from crowdtrain.stores.http import HttpStore
 from crowdtrain.stores.ipfs import IpfsStore
 from crowdtrain.stores.local import LocalStore
 from crowdtrain.stores.memory import FakeStore
 from crowdtrain.stores.metered import Metered
 
-__all__ = ["BlobStore", "FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Metered", "Store", "open_store"]
+__all__ = [
+    "BlobStore", "Cached", "FakeStore", "HttpStore", "IpfsStore", "LocalStore", "Metered", "Store", "open_store",
+]  # fmt: skip
 
 
 def open_store(address: str) -> Store:

@@ -47,14 +47,20 @@ def carry_out(
     isa: str | None = None,
     traffic: Traffic | None = None,
     late: Collection[int] = (),
+    absent: Mapping[int, int] | None = None,
     on_segment: Callable[[Done], None] = lambda done: None,
 ) -> Outcome:
     """Runs every segment of a plan, in order, and puts the result together.
 
     ``traffic`` counts what would travel between machines. Segments in ``late`` are not there yet when those that can do
-    without them begin. Raises PlanError if a quorum is missed, and what the engine's ``execute`` raises.
+    without them begin; ``absent`` says of each segment, instead, which optional inputs were not there when it was
+    claimed, as ``Segment.absent`` does on chain. Raises PlanError if a quorum is missed, and what the engine's
+    ``execute`` raises.
     """
-    chosen = [_sources(spec, index, late) for index, spec in enumerate(blueprint.plan.segments)]
+    chosen = []
+    for index, spec in enumerate(blueprint.plan.segments):
+        missing = spec.absent(lambda number: number not in late) if absent is None else absent.get(index, 0)
+        chosen.append(_sources(spec, index, missing))
     left = Counter(source for sources in chosen for source in sources)
     left.update(piece.source for piece in blueprint.result)
     held: dict[Source, Sequence[Array]] = {
@@ -94,12 +100,11 @@ def carry_out(
     return Outcome(blueprint.assemble(take), tuple(finished))
 
 
-def _sources(spec: SegmentSpec, index: int, late: Collection[int]) -> tuple[Source, ...]:
+def _sources(spec: SegmentSpec, index: int, absent: int) -> tuple[Source, ...]:
     """Where the inputs of a segment come from."""
-    absent = spec.absent(lambda number: number not in late)
     if spec.present(absent) < spec.quorum:
         raise PlanError(
             f"segment {index} needs {spec.quorum} of {sum(spec.optional)} optional inputs, "
-            f"{absent.bit_count()} are late"
+            f"{absent.bit_count()} are absent"
         )
     return spec.sources(absent)
