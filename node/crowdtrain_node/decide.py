@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from crowdtrain.actions import (
     HELD,
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 NO_LIMIT = 2**128 - 1
+PAY_DIGITS = 3
+"""of pay per second that are compared: prices are rounded, and speeds measured"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +244,7 @@ def _next_segment(view: View, policy: Policy) -> Iterator[Action]:
     affordable = [key for key in candidates if _fits_lease(view, policy, key)]
     if not affordable:
         return
-    best = max(
-        affordable, key=lambda key: (_continues(view, key), _pay_per_second(view, key), -key.job, -key.index)
-    )
+    best = max(affordable, key=partial(_worth, view))
     if view.prepared.get(best) != view.chain.input_root(view.books[best.job], best):
         yield Prepare(best)
         return
@@ -295,9 +296,17 @@ def _pay_per_second(view: View, key: SegmentKey) -> float:
     return _pay(view, key) / max(_seconds(view, key), 1e-9)
 
 
-def _continues(view: View, key: SegmentKey) -> bool:
-    """Whether a segment builds on this solver's own work."""
-    return any(source.solver == view.chain.address for source in view.chain.sources(view.books[key.job], key))
+def _own_sources(view: View, key: SegmentKey) -> int:
+    """On how much of this solver's own work a segment builds."""
+    sources = view.chain.sources(view.books[key.job], key)
+    return sum(source.solver == view.chain.address for source in sources)
+
+
+def _worth(view: View, key: SegmentKey) -> tuple[object, ...]:
+    """What is best is greatest: own work that goes on, then what pays most; of about equal pay the largest that can
+    be done in time, which leaves small segments to slow machines."""
+    rate = float(f"{_pay_per_second(view, key):.{PAY_DIGITS}g}")
+    return _own_sources(view, key), rate, _seconds(view, key), -key.job, -key.index
 
 
 def _spec(view: View, key: SegmentKey) -> SegmentSpec:

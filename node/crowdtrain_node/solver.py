@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
 from crowdtrain.jobs import JobFiles
 from crowdtrain.plan import leaf
-from crowdtrain.runs import Appraisal, Hardware, Progress, Run, RunId, Runs
+from crowdtrain.runs import Appraisal, Hardware, Progress, Run, RunId, Runs, Speeds
 from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch, shown_audit
@@ -97,6 +97,7 @@ class Solver:
         self._runs = Runs(folder / "runs")
         self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
         self._appraisals: dict[bytes, Appraisal] = {}
+        self._speeds = Speeds(folder / "speeds.json")
         self._prepared: dict[SegmentKey, bytes] = {}
         self._replays: dict[Path, Replay] = {}
         self._last_run: Run | None = None
@@ -256,7 +257,8 @@ class Solver:
                 self.agent.log.warning("no answer", about=action.about)
                 return
             case Appraise(key), Appraisal():
-                self._appraisals[self._spec(key).program_root] = result
+                root = self._spec(key).program_root
+                self._appraisals[root] = self._speeds.corrected(root, result)
             case Prepare(key), bytes():
                 self._prepared[key] = result
             case Execute(key), Run(progress=progress):
@@ -268,7 +270,8 @@ class Solver:
         """Takes the speed of a run for that of its program from now on."""
         root = self._spec(key).program_root
         if progress and progress.rate and root in self._appraisals:
-            self._appraisals[root] = replace(self._appraisals[root], seconds=1 / progress.rate)
+            self._speeds.learn(root, 1 / progress.rate)
+            self._appraisals[root] = self._speeds.corrected(root, self._appraisals[root])
 
     # -------------------------------------------------------------- keeping order
 

@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ __all__ = [
     "Run",
     "RunId",
     "Runs",
+    "Speeds",
     "Unaffordable",
     "measure_speed",
     "memory_needed",
@@ -131,6 +132,33 @@ class Appraisal:
             raise Unaffordable(
                 f"checkpoints need {disk} bytes of disk beside {used} in use, at most {hardware.disk} are allowed"
             )
+
+
+class Speeds:
+    """How long a step of each program really took here, kept in a file, so that a process that is started again claims
+    no more than it can do."""
+
+    MOST = 256
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            known = json.loads(path.read_bytes())
+            self._seconds = {bytes.fromhex(root): float(seconds) for root, seconds in known.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._seconds = {}  # it can all be measured again
+
+    def learn(self, root: bytes, seconds: float) -> None:
+        """Notes what a step of a program takes, of the programs that were run last."""
+        self._seconds.pop(root, None)
+        self._seconds[root] = seconds
+        self._seconds = dict(list(self._seconds.items())[-self.MOST :])
+        with atomic_file(self._path) as file:
+            file.write(json.dumps({root.hex(): taken for root, taken in self._seconds.items()}).encode())
+
+    def corrected(self, root: bytes, appraisal: Appraisal) -> Appraisal:
+        """An appraisal with the time that was measured, if one was."""
+        return replace(appraisal, seconds=self._seconds.get(root, appraisal.seconds))
 
 
 def measure_speed(backend: str, threads: int | None, isa: str | None, seconds: float = 0.2) -> float:

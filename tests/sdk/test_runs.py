@@ -15,7 +15,7 @@ from crowdtrain.game.sabotage import parse
 from crowdtrain.jobs import JobFiles
 from crowdtrain.manifest import Manifest
 from crowdtrain.plan import leaf
-from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, RunId, Runs, Unaffordable, measure_speed
+from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, RunId, Runs, Speeds, Unaffordable, measure_speed
 from crowdtrain.shelf import Shelf
 from crowdtrain_engine.trace import Machine, Replay
 from small_jobs import INTERVAL, Sample, open_segment, sample
@@ -204,6 +204,30 @@ def test_what_is_too_large_is_refused() -> None:
 
 def test_speed_is_measured() -> None:
     assert measure_speed("reference", None, None, seconds=0.01) > 1e5
+
+
+def test_what_a_step_took_is_known_after_a_restart(tmp_path: Path) -> None:
+    path, guess = tmp_path / "speeds.json", Appraisal(1.0, 2, 3)
+    speeds = Speeds(path)
+    for number in range(Speeds.MOST + 1):
+        speeds.learn(number.to_bytes(32, "big"), 0.5 + number)
+    again = Speeds(path)
+    assert again.corrected(bytes(31) + b"\1", guess) == Appraisal(1.5, 2, 3)
+    assert again.corrected(bytes(32), guess) == guess  # the oldest is forgotten
+    path.write_text("[1")
+    assert Speeds(path).corrected(bytes(31) + b"\1", guess) == guess
+
+
+def test_a_share_of_the_time_is_kept_to(tmp_path: Path) -> None:
+    run = prepared(sample(), tmp_path)
+    start, used = time.perf_counter(), time.thread_time()
+    run.execute(files_of(sample()), replace(HARDWARE, share=0.2), go_on)
+    worked = time.thread_time() - used
+    assert time.perf_counter() - start >= 3 * worked
+    assert run.roots[-1] == honest(sample()).trace[-1]
+    assert run.progress is not None
+    whole, part = (Appraisal.of(sample().program, replace(HARDWARE, share=s)).seconds for s in (1.0, 0.2))
+    assert part == pytest.approx(5 * whole)
 
 
 def test_a_library_keeps_few_files_and_all_plans() -> None:

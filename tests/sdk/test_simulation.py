@@ -249,10 +249,10 @@ def test_without_prices_machines_are_paid_for_their_time() -> None:
 
 def test_a_machine_that_leaves_costs_its_lease_and_no_more() -> None:
     fleet = Fleet((Machine(10.0, present=((0.0, 5.0),)), Machine(1.0, present=((4.0, math.inf),))))
-    forecast = simulate(chain_of(1, 100.0), fleet, INSTANT, Market(lease=300))
+    forecast = simulate(chain_of(1, 100.0), fleet, INSTANT, Market(lease=300, patience=20))
     assert forecast.expired == 1
     # three of its sixteen checkpoints would have been of use to it, and to nobody else
-    assert forecast.seconds == pytest.approx(300 + 100)
+    assert forecast.seconds == pytest.approx(300 + 20 + 100)
     assert forecast.wasted == pytest.approx(50.0)
     assert forecast.goodput == pytest.approx(100 / 150)
 
@@ -274,6 +274,22 @@ def test_a_quarter_of_claims_abandoned_and_unequal_machines_still_complete() -> 
     assert forecast.is_complete
     assert 0.15 < forecast.expired / forecast.claims < 0.35
     assert 0.7 < forecast.goodput < 0.97
+
+
+def test_who_gives_up_is_gone_for_a_while_and_may_not_have_the_segment_at_once() -> None:
+    plan = side_by_side([100.0] * 2)
+    market, machine, seed = Market(lease=300, patience=20), Machine(1.0, abandons=0.5, away=50.0), 10
+    # numbers of the first attempts at both segments, and of the second attempt at the first
+    fates = {(s, a): machine.fate(seed, s, a)[1] for s, a in ((0, 0), (1, 0), (0, 1))}
+    assert fates[0, 0] < 1 < min(fates[1, 0], fates[0, 1]) == math.inf
+    forecast = simulate(plan, Fleet((machine,)), INSTANT, market, seed=seed)
+    lost, other, again = forecast.attempts
+    assert (lost.segment, other.segment, again.segment) == (0, 1, 0)
+    assert lost.ended == pytest.approx(100 * fates[0, 0])
+    assert other.claimed == pytest.approx(lost.ended + 50)
+    # it is there when the lease ends, but holds nothing any more; then it waits for one more lease
+    assert again.claimed == pytest.approx(300 + 20 + 300)
+    assert forecast.utilisation == pytest.approx((200 + lost.ended) / (forecast.seconds - 50))
 
 
 def test_jitter_makes_slow_attempts_miss_their_lease() -> None:

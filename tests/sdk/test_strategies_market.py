@@ -102,6 +102,8 @@ def test_who_is_late_is_left_out_of_a_merge_and_joins_the_next() -> None:
         ends[index]()
     on_time = carry_out(blueprint).state.root
     assert handle.result().root not in (on_time, blueprint.initial.root)
+    absent = {index: chain.segment(SegmentKey(handle.id, index)).absent for index in ends}
+    assert handle.result().root == carry_out(blueprint, absent=absent).state.root
 
 
 def test_a_quorum_is_waited_for() -> None:

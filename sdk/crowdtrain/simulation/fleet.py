@@ -53,13 +53,15 @@ class Machine:
     """standard deviation of the logarithm of the time that a segment takes"""
     abandons: float = 0.0
     """part of its claims that it gives up without a word"""
+    away: float = 0.0
+    """seconds for which it is gone after it has given up a claim"""
 
     def __post_init__(self) -> None:
         for what in ("speed", "memory", "up", "down", "mean_up"):
             value = getattr(self, what)
             if value is not None:
                 check_number(f"{what} of a machine", value, above=True)
-        for what in ("price", "latency", "mean_down", "jitter", "abandons"):
+        for what in ("price", "latency", "mean_down", "jitter", "abandons", "away"):
             value = getattr(self, what)
             if value is not None:
                 check_number(f"{what} of a machine", value)
@@ -74,6 +76,16 @@ class Machine:
             check_number("presence of a machine", time)
         if any(late <= early for early, late in pairwise(times)):
             raise PlanError("the intervals in which a machine is present must follow one another")
+
+    def fate(self, seed: int, segment: int, attempt: int) -> tuple[float, float]:
+        """By how much its attempt at a segment (number 0, 1, …) takes longer than planned, and after which part of the
+        work it gives up; infinity if it does not."""
+        if not (self.jitter or self.abandons):
+            return 1.0, math.inf
+        rng = random.Random(f"{seed}/{segment}/{attempt}")
+        factor = math.exp(rng.gauss(0.0, self.jitter) - self.jitter**2 / 2)
+        gives_up = rng.random() < self.abandons
+        return factor, rng.random() if gives_up else math.inf
 
     def life(self, rng: random.Random) -> Iterator[tuple[float, float]]:
         """Intervals in which it works: it is present, and has not failed."""
@@ -214,6 +226,9 @@ class Market:
     """the part of a lease that fetching, computing and storing may take, as estimated, for a machine to claim"""
     window: float = 600.0
     """seconds in which a commitment can be disputed"""
+    patience: float = 30.0
+    """seconds after the end of a lease until others open a segment again whose solver is gone; itself it does so at
+    once"""
     uploads: Literal["all", "shared"] = "all"
     """which groups of an output are stored: all, or those that another worker or the buyer needs. What is not stored
     stays with the machine that made it, which alone can then do the worker's segments"""
@@ -227,9 +242,10 @@ class Market:
             check_number("lease", self.lease, above=True)
         check_number("lease_part", self.lease_part, above=True)
         check_number("window", self.window)
+        check_number("patience", self.patience)
         check_number("deadline", self.deadline, above=True)
         check_number("checkpoints", self.checkpoints, least=1)
-        if self.lease_part > 1 or math.isinf(self.window):
-            raise PlanError("lease_part is at most 1, and the window ends")
+        if self.lease_part > 1 or math.isinf(self.window + self.patience):
+            raise PlanError("lease_part is at most 1, and window and patience end")
         if self.uploads not in ("all", "shared"):
             raise PlanError(f"uploads must be 'all' or 'shared', not {self.uploads!r}")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crowdtrain.simulation.estimate import Estimator
-from crowdtrain.simulation.fleet import Fleet, Machine, Market, Network
+from crowdtrain.simulation.fleet import Fleet, Market, Network
 from crowdtrain.simulation.link import SharedLink
 from crowdtrain.simulation.workload import Task, Workload
 
@@ -51,8 +51,10 @@ class _Event(IntEnum):
     MOVED = 1
     UP = 2
     DOWN = 3
-    EXPIRE = 4
-    OPEN = 5
+    BACK = 4
+    EXPIRE = 5
+    OPEN = 6
+    LOOK = 7
 
 
 class _Phase(IntEnum):
@@ -161,6 +163,12 @@ class Simulation:
         self._epoch = [0] * size
         """grows whenever what a machine does is interrupted"""
         self._up_since: list[float | None] = [None] * size
+        self._present = [False] * size
+        """whether each machine would be there if it had not given up a claim"""
+        self._away = [0.0] * size
+        """until when each is gone because it has"""
+        self._lapsed: dict[int, tuple[int, float]] = {}
+        """who let a segment expire last, and until when it may not have it again"""
         self._idle = np.zeros(size, bool)
         self._pools: dict[tuple[float, float, float], list[int]] = {}
         """open segments by operations, memory and price, the largest first"""
@@ -227,15 +235,22 @@ class Simulation:
             case _Event.MOVED if detail == self._newest[_Phase(about)]:
                 self._moved(_Phase(about))
             case _Event.UP:
+                self._present[about] = True
                 self._come(about)
             case _Event.DOWN:
+                self._present[about] = False
                 self._go(about)
+                self._schedule_life(about)
+            case _Event.BACK:
+                self._come(about)
             case _Event.EXPIRE:
                 self._expire(about, detail)
             case _Event.OPEN if about == NOBODY:
                 self._open(index for index in range(len(self._state)) if self._is_ready(index))
             case _Event.OPEN:
                 self._open([about])
+            case _Event.LOOK if self._idle[about]:
+                self._rest(about)
 
     # ------------------------------------------------------------------ machines come and go
 
@@ -246,6 +261,8 @@ class Simulation:
             break
 
     def _come(self, machine: int) -> None:
+        if not self._present[machine] or self.now < self._away[machine]:
+            return
         self._up_since[machine] = self.now
         job = self._jobs[machine]
         if job is not None:
@@ -255,14 +272,14 @@ class Simulation:
 
     def _go(self, machine: int) -> None:
         since = self._up_since[machine]
-        assert since is not None
+        if since is None:
+            return  # it is away already
         self.tally.present[machine] += self.now - since
         self._idle[machine] = False
         job = self._jobs[machine]
         if job is not None:
             self._interrupt(machine, job)
         self._up_since[machine] = None
-        self._schedule_life(machine)
 
     def _rest(self, machine: int) -> None:
         """A machine that is up has nothing to do: it looks for something."""
@@ -270,9 +287,11 @@ class Simulation:
         for heap in (self._wanted[machine], *self._pools_for(machine)):
             while heap and self._state[heap[0]] is not _State.OPEN:
                 heapq.heappop(heap)
-            if heap and self._may(machine, heap[0]):
-                self._claim(machine, heapq.heappop(heap))
-                return
+            # the first may be one that this machine has let expire
+            for index in heap[:3]:
+                if self._state[index] is _State.OPEN and self._may(machine, index):
+                    self._claim(machine, index)
+                    return
 
     def _pools_for(self, machine: int) -> Iterator[list[int]]:
         for kind in list(self._pools):
@@ -291,6 +310,9 @@ class Simulation:
         if self.now > self.market.deadline:
             return False
         if worker is not None and self._bound.get(worker, machine) != machine:
+            return False
+        lapsed, until = self._lapsed.get(index, (NOBODY, 0.0))
+        if lapsed == machine and self.now < until:
             return False
         return self.estimator.fits(machine, index, self._lacking(machine, index))
 
@@ -383,7 +405,7 @@ class Simulation:
 
     def _claim(self, machine: int, index: int) -> None:
         task, about = self.workload.tasks[index], self.fleet.machines[machine]
-        factor, stop = self._fate(index, about)
+        factor, stop = about.fate(self._seed, index, self._tries[index])
         if task.fallbacks:
             makers = (self.workload.makers[group] for group in self._groups(index))
             self.built_on[index] = frozenset(maker for maker in makers if maker >= 0)
@@ -403,15 +425,6 @@ class Simulation:
         self._claims += 1
         self._push(self.now + self.network.chain + self.estimator.lease, _Event.EXPIRE, index, job.number)
         self._begin_phase(machine, job)
-
-    def _fate(self, index: int, machine: Machine) -> tuple[float, float]:
-        """By how much an attempt takes longer than planned, and after which part of it the machine gives up."""
-        if not (machine.jitter or machine.abandons):
-            return 1.0, math.inf
-        rng = random.Random(f"{self._seed}/{index}/{self._tries[index]}")
-        factor = math.exp(rng.gauss(0.0, machine.jitter) - machine.jitter**2 / 2)
-        gives_up = rng.random() < machine.abandons
-        return factor, rng.random() if gives_up else math.inf
 
     # ------------------------------------------------------------------ the phases of a claim
 
@@ -460,7 +473,7 @@ class Simulation:
                 tally.busy[machine] += job.lasts
                 job.done = min(job.stop, 1.0)
                 if job.stop < 1:
-                    self._lose(machine, job)
+                    self._give_up(machine, job)
                     return False
                 job.computed = self.now
             case _Phase.STORE:
@@ -546,7 +559,15 @@ class Simulation:
             self.tally.wasted += max(0.0, reached - kept) * self.workload.tasks[job.segment].operations
             job.done = min(kept, reached)
 
-    def _lose(self, machine: int, job: _Job) -> None:
+    def _give_up(self, machine: int, job: _Job) -> None:
+        away = self.fleet.machines[machine].away
+        self._lose(machine, job, rests=not away)
+        if away:
+            self._away[machine] = self.now + away
+            self._go(machine)
+            self._push(self._away[machine], _Event.BACK, machine)
+
+    def _lose(self, machine: int, job: _Job, *, rests: bool = True) -> None:
         """A claim ends without a commitment."""
         is_running = job.phase is not _Phase.COMPUTE or job.done < min(job.stop, 1.0)
         if is_running:
@@ -554,7 +575,7 @@ class Simulation:
         self.tally.wasted += job.done * self.workload.tasks[job.segment].operations
         self.tally.wasted_up += job.sent
         self._let_go(machine, job, committed=False)
-        if self._up_since[machine] is not None and not self.reason:
+        if rests and self._up_since[machine] is not None and not self.reason:
             self._rest(machine)
 
     def _let_go(self, machine: int, job: _Job, *, committed: bool) -> None:
@@ -571,10 +592,15 @@ class Simulation:
             return
         self.tally.expired += 1
         self._state[index] = _State.WAITING
-        self._push(self.now + self.network.chain, _Event.OPEN, index)
         if self._tries[index] >= MAX_ATTEMPTS:
             self.reason = f"segment {index} failed {MAX_ATTEMPTS} times"
         machine = self._claimants[index]
         job = self._jobs[machine]
-        if job is not None and job.segment == index:
+        holds = job is not None and job.segment == index
+        is_here = holds and self._up_since[machine] is not None
+        opens = self.now + self.network.chain + (0.0 if is_here else self.market.patience)
+        self._push(opens, _Event.OPEN, index)
+        self._lapsed[index] = machine, opens + self.estimator.lease
+        self._push(opens + self.estimator.lease, _Event.LOOK, machine)
+        if job is not None and holds:
             self._lose(machine, job)
