@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 
 from crowdtrain.actions import (
     HELD,
@@ -55,6 +56,8 @@ class Policy:
     """the part of a lease that the estimated work may take"""
     patience: int = 30
     """how long others are left to settle, expire or void what is theirs before this solver does it"""
+    courtesy: int = 2
+    """seconds for which a segment is left to those who made what it builds on, and need not fetch it"""
     jobs: frozenset[JobId] = frozenset()
     """the only jobs to work on, unless empty"""
 
@@ -265,6 +268,7 @@ def _is_claimable(view: View, policy: Policy, segment: Segment) -> bool:
         and price + terms.pot(price) <= _unreserved(chain.jobs[key.job])
         and _can_stake(chain, policy, terms.stake)
         and chain.input_root(view.books[key.job], key) is not None
+        and (_own_sources(view, key) > 0 or chain.now >= _open_since(view, key) + policy.courtesy)
     )
 
 
@@ -306,7 +310,14 @@ def _worth(view: View, key: SegmentKey) -> tuple[object, ...]:
     """What is best is greatest: own work that goes on, then what pays most; of about equal pay the largest that can
     be done in time, which leaves small segments to slow machines."""
     rate = float(f"{_pay_per_second(view, key):.{PAY_DIGITS}g}")
-    return _own_sources(view, key), rate, _seconds(view, key), -key.job, -key.index
+    lot = sha256(f"{view.chain.address} {key.job} {key.index}".encode()).digest()  # not all want the same
+    return _own_sources(view, key), rate, _seconds(view, key), lot
+
+
+def _open_since(view: View, key: SegmentKey) -> int:
+    """When the last of a segment's sources was committed, or 0 if they are settled."""
+    sources, window = view.chain.sources(view.books[key.job], key), view.chain.jobs[key.job].terms.window
+    return max((s.until - window for s in sources if s.state is SegmentState.COMMITTED), default=0)
 
 
 def _spec(view: View, key: SegmentKey) -> SegmentSpec:

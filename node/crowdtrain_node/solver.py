@@ -217,7 +217,10 @@ class Solver:
         appraisal.check(spec, self._hardware, self._runs.size)
         files.dataset(key.index)
         root = files.input_root(key.index, seen.of_job(key.job))
-        self._runs.get(RunId(key, leaf(spec), root)).prepare(files, seen.of_job(key.job))
+        run = self._runs.get(RunId(key, leaf(spec), root))
+        run.prepare(files, seen.of_job(key.job))
+        if spec.steps > 1 and spec.program_root not in self._speeds:
+            self._speeds.learn(spec.program_root, run.measure(files, self._hardware))
         return root
 
     def _execute(self, key: SegmentKey, seen: ChainView) -> Run:
@@ -257,10 +260,11 @@ class Solver:
                 self.agent.log.warning("no answer", about=action.about)
                 return
             case Appraise(key), Appraisal():
-                root = self._spec(key).program_root
-                self._appraisals[root] = self._speeds.corrected(root, result)
+                self._appraisals[self._spec(key).program_root] = result
+                self._correct(key)
             case Prepare(key), bytes():
                 self._prepared[key] = result
+                self._correct(key)
             case Execute(key), Run(progress=progress):
                 self._learn(key, progress)
         self.agent.resting.clear(action.about)
@@ -268,9 +272,13 @@ class Solver:
 
     def _learn(self, key: SegmentKey, progress: Progress | None) -> None:
         """Takes the speed of a run for that of its program from now on."""
+        if progress and progress.rate:
+            self._speeds.learn(self._spec(key).program_root, 1 / progress.rate)
+            self._correct(key)
+
+    def _correct(self, key: SegmentKey) -> None:
         root = self._spec(key).program_root
-        if progress and progress.rate and root in self._appraisals:
-            self._speeds.learn(root, 1 / progress.rate)
+        if root in self._appraisals:
             self._appraisals[root] = self._speeds.corrected(root, self._appraisals[root])
 
     # -------------------------------------------------------------- keeping order

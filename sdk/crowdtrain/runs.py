@@ -64,6 +64,8 @@ __all__ = [
 ]
 
 Pace = Callable[[int, Mapping[str, Array], float], None]
+TRIAL = 0.5
+"""seconds for which a program that was never run here is tried"""
 CHUNK = 1.0
 """seconds of work between two looks at whether to go on"""
 
@@ -155,6 +157,9 @@ class Speeds:
         self._seconds = dict(list(self._seconds.items())[-self.MOST :])
         with atomic_file(self._path) as file:
             file.write(json.dumps({root.hex(): taken for root, taken in self._seconds.items()}).encode())
+
+    def __contains__(self, root: bytes) -> bool:
+        return root in self._seconds
 
     def corrected(self, root: bytes, appraisal: Appraisal) -> Appraisal:
         """An appraisal with the time that was measured, if one was."""
@@ -356,13 +361,14 @@ class Run:
         spec = files.spec(self.key.index)
         progress = self.progress = Progress(0, spec.steps)
         self.cancelled = False
-        worked = 0.0
+        spent = [0.0]
 
         def pace(step: int, logs: Mapping[str, Array], seconds: float) -> None:
-            nonlocal worked
-            worked += seconds
+            spent.append(spent[-1] + seconds)
             progress.step = step
-            progress.rate = (step - begun_at) / max(worked, 1e-9)
+            # the first step, which is paced alone, also makes the engine's plan
+            first = 1 if len(spent) > 2 else 0
+            progress.rate = (step - begun_at - first) / max(spent[-1] - spent[first], 1e-9)
             progress.loss = _loss(logs)
             if self.cancelled:
                 raise Cancelled
@@ -384,6 +390,20 @@ class Run:
         self.group_roots = state.group_roots
         self._save()
         return state
+
+    def measure(self, files: JobFiles, hardware: Hardware) -> float:
+        """Seconds of a step here, by steps that are run and forgotten; the input must be here."""
+        index = self.key.index
+        machine = hardware.machine(files.program(index), files.dataset(index), share=hardware.share)
+        state, _ = machine.run(
+            self._last(machine.program, 0)[1], 0, 1
+        )  # the first one makes the engine's plan
+        steps, done, start = 1, 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < TRIAL or not done:
+            state, _ = machine.run(state, 1 + done, steps)
+            done += steps
+            steps *= 2
+        return spent / done
 
     def stored(self, cid: str) -> None:
         """Notes where the output was stored."""

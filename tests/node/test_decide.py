@@ -257,7 +257,7 @@ def test_of_equal_pay_it_takes_the_largest_that_it_can_do_in_time() -> None:
     start = tuple(Source(INITIAL, group) for group in range(2))
     sizes = [replace(BOOK.plan.segments[0], inputs=start, steps=s, price=25 * s) for s in (4, 16, 8)]
     book = replace(BOOK, plan=Plan(tuple(sizes)))
-    ready = {key: PREPARED[FIRST] for key in KEYS}
+    ready = dict.fromkeys(KEYS, PREPARED[FIRST])
     assert Policy().lease_part * chain_view().jobs[JOB].terms.lease == 30
     for seconds, best in ((1.0, KEYS[1]), (2.0, KEYS[2]), (4.0, KEYS[0])):
         own = view(

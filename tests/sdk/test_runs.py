@@ -15,7 +15,17 @@ from crowdtrain.game.sabotage import parse
 from crowdtrain.jobs import JobFiles
 from crowdtrain.manifest import Manifest
 from crowdtrain.plan import leaf
-from crowdtrain.runs import Appraisal, Cancelled, Hardware, Run, RunId, Runs, Speeds, Unaffordable, measure_speed
+from crowdtrain.runs import (
+    Appraisal,
+    Cancelled,
+    Hardware,
+    Run,
+    RunId,
+    Runs,
+    Speeds,
+    Unaffordable,
+    measure_speed,
+)
 from crowdtrain.shelf import Shelf
 from crowdtrain_engine.trace import Machine, Replay
 from small_jobs import INTERVAL, Sample, open_segment, sample
@@ -204,6 +214,13 @@ def test_what_is_too_large_is_refused() -> None:
 
 def test_speed_is_measured() -> None:
     assert measure_speed("reference", None, None, seconds=0.01) > 1e5
+
+
+def test_a_program_is_tried_before_it_is_claimed(tmp_path: Path) -> None:
+    run, slow = prepared(sample(), tmp_path), replace(HARDWARE, share=0.1)
+    assert 0 < run.measure(files_of(sample()), HARDWARE) < run.measure(files_of(sample()), slow) / 2
+    run.execute(files_of(sample()), HARDWARE, go_on)
+    assert run.roots[-1] == honest(sample()).trace[-1]
 
 
 def test_what_a_step_took_is_known_after_a_restart(tmp_path: Path) -> None:

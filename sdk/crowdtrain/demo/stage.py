@@ -112,7 +112,7 @@ class Stage:
         """Starts somebody's process, with a folder, a key and a copy of the deployment file of its own."""
         person, folder = self.people[name], self.folder_of(name)
         deployment = folder / "deployments" / self.devnet.deployment_path.name
-        deployment.parent.mkdir(parents=True)
+        deployment.parent.mkdir(parents=True, exist_ok=True)  # it may have been killed
         shutil.copy(self.devnet.deployment_path, deployment)
         command = [
             *person.command[:1],
