@@ -19,11 +19,13 @@ from statistics import median, quantiles
 from typing import Annotated, Any
 
 import numpy as np
+import safetensors.numpy
 import torch
 import typer
 from crowdtrain import lower
 from crowdtrain._errors import CrowdtrainError
 from crowdtrain._explain import format_bytes
+from crowdtrain._files import atomic_file
 from crowdtrain.chain import Address, ChainEvent, JobId, SegmentKey, SegmentSpec
 from crowdtrain.demo import stage
 from crowdtrain.demo.stage import Stage
@@ -122,6 +124,23 @@ def seconds_of(program: Program, blueprint: Blueprint) -> float:
     return median(times)
 
 
+def writing(blueprint: Blueprint, folder: Path) -> float:
+    """Bytes of checkpoints a second that are hashed and written here."""
+    path, times, size = folder / "checkpoint", [], 0
+    tensors = list(blueprint.initial.tensors)
+    for _ in range(SLICES):
+        tensors = [np.asarray(tensor + 1, tensor.dtype) for tensor in tensors]
+        named = {str(i): tensor for i, tensor in enumerate(tensors)}
+        size = sum(tensor.nbytes for tensor in tensors)
+        begun = time.monotonic()
+        assert State({"all": named}).root
+        with atomic_file(path) as file:
+            file.write(safetensors.numpy.save(named))
+        times.append(time.monotonic() - begun)
+    path.unlink()
+    return size / median(times)
+
+
 @dataclass
 class Happened:
     """What became of a job, as it was forecast in the same words: seconds, bytes, money."""
@@ -172,12 +191,14 @@ class Trial:
         ]
         self.stage = Stage.set(console, folder, stack, cast, 10 * setting.price)
         self.step_seconds = {p.root: seconds_of(p, blueprint) for p in blueprint.programs}
+        self.writes = writing(blueprint, folder)
         self.starting = max(self._start(name) for name in self.names)
         """seconds from the start of a solver's process to its first look at the chain"""
         self.overhead = self._calibrate()
         """seconds that a segment takes beside its computation"""
         console.print(
-            f"solvers start in {self.starting:.1f} s; beside its computation a segment takes {self.overhead:.2f} s",
+            f"solvers start in {self.starting:.1f} s; beside its computation a segment takes {self.overhead:.2f} s; "
+            f"checkpoints are written at {self.writes / 1e6:.0f} MB/s",
             highlight=False,
         )
         (most,) = {spec.steps for spec, worker in self._training() if worker == 0}
@@ -229,6 +250,7 @@ class Trial:
                 setting.share * speed,
                 name,
                 price=HOURLY * speed,
+                writes=self.writes,
                 abandons=abandons,
                 away=away if abandons else 0,
             )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crowdtrain._cli_risk import risk
+from crowdtrain._cli_simulate import find_recipe, with_steps
 from crowdtrain._cli_wallet import connect, parse_amount
+from crowdtrain._errors import ConfigError
 from crowdtrain.config import Config
 from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE
 from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
@@ -26,6 +29,10 @@ crowdtrain job quote digits --steps 600 --segments 6 --price 1e18
 
 crowdtrain job post digits --steps 600 --segments 6 --price 1e18 --keyfile me.json
 
+crowdtrain job post digits --steps 6000 --price 6e18 --strategy DiLoCo --workers 4 --inner-steps 50 --keyfile me.json
+
+crowdtrain job post digits --steps 6000 --price 6e18 --strategy auto --fleet fleet.toml
+
 crowdtrain job risk 1
 
 crowdtrain job watch 1
@@ -33,6 +40,8 @@ crowdtrain job watch 1
 crowdtrain job result 1 --out trained.safetensors
 
 A job's folder is written by crowdtrain.save_bundle(folder, program, data)."""
+
+AUTO = "auto"
 
 app = typer.Typer(
     help="Buy training: quote, post, watch, fetch the result.", epilog=EXAMPLES, no_args_is_help=True
@@ -42,7 +51,9 @@ app.command()(risk)
 
 Folder = Annotated[Path, typer.Argument(help="Folder with the job's files (crowdtrain.save_bundle).")]
 Steps = Annotated[int, typer.Option(min=1, help="Training steps in all.")]
-Price = Annotated[str, typer.Option(help="Token units for each segment, like 1e18.")]
+Price = Annotated[
+    str, typer.Option(help="Token units for each segment, like 1e18; for the whole plan of a strategy.")
+]
 Segments = Annotated[int | None, typer.Option(min=1, help="Segments; about ten minutes each by default.")]
 Interval = Annotated[int | None, typer.Option(min=1, max=256, help="Steps between checkpoints.")]
 Stake = Annotated[
@@ -58,6 +69,22 @@ Audits = Annotated[
 AuditShare = Annotated[
     float,
     typer.Option(min=0, max=4, help="What auditors share, in prices; what they do not need comes back."),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        help="Many workers: a strategy's name, as crowdtrain simulate lists them, or auto: what is recommended."
+    ),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Workers of the strategy, who share the steps.")]
+Inner = Annotated[
+    int | None, typer.Option("--inner-steps", min=1, help="Steps of a worker between two merges.")
+]
+Machines = Annotated[
+    Path | None,
+    typer.Option(
+        "--fleet", help="TOML or JSON file of machines; those that worked in the last day by default."
+    ),
 ]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the job.")]
 
@@ -83,6 +110,61 @@ def make_quote(
     )
 
 
+def _crowd_quote(
+    client: Client,
+    bundle: Bundle,
+    *,
+    steps: int,
+    price: str,
+    stake: str | None,
+    strategy: str | None,
+    workers: int | None,
+    inner: int | None,
+    fleet: Path | None,
+    segments: int | None,
+    interval: int | None,
+    **options: Any,
+) -> Quote:
+    """A quote for one worker or a strategy, with what suits the fleet that is named or online."""
+    from crowdtrain.client import advise
+    from crowdtrain.simulation import RECIPES, Fleet
+    from crowdtrain.strategies import planned
+
+    machines = client.fleet() if fleet is None else Fleet.read(fleet)
+    if strategy is None:
+        if workers or inner:
+            raise ConfigError("--workers and --inner-steps are those of a --strategy")
+        return make_quote(
+            client, bundle, steps=steps, price=price, stake=stake, segments=segments, interval=interval,
+            fleet=machines, **options,
+        )  # fmt: skip
+    if segments or interval:
+        raise ConfigError("a strategy has segments and intervals of its own")
+    advice = None
+    if strategy == AUTO:
+        if machines is None:
+            raise ConfigError("nobody has worked in the last day: name a --fleet, or a strategy")
+        postable = [
+            with_steps(recipe, inner)
+            for recipe in RECIPES
+            if not (recipe.gradients or (inner or 0) % recipe.fragments)
+        ]
+        advice = advise(bundle.program, bundle.data, steps, machines, postable)
+        if advice.best is None:
+            raise ConfigError(advice.why)
+        recipe, workers = advice.best.recipe, workers or advice.best.workers
+    else:
+        recipe = find_recipe(strategy, inner)
+    blueprint = planned(
+        recipe, bundle.program, bundle.data, bundle.state,
+        workers=workers or (2 if machines is None else len(machines)), steps=steps, price=parse_amount(price),
+    )  # fmt: skip
+    offer = client.quote_plan(
+        blueprint, fleet=machines, stake=None if stake is None else parse_amount(stake), **options
+    )
+    return replace(offer, advice=advice)
+
+
 @app.command()
 def quote(
     folder: Folder,
@@ -96,21 +178,24 @@ def quote(
     clock: Clock = None,
     audits: Audits = AUDIT_RATE,
     audit_share: AuditShare = AUDIT_SHARE,
+    strategy: Strategy = None,
+    workers: Workers = None,
+    inner_steps: Inner = None,
+    fleet: Machines = None,
     rpc: Rpc = None,
+    store: StoreAt = None,
     deployment: Deployed = None,
 ) -> None:
-    """Prints what a job would cost and how long it would take."""
+    """Prints what a job would cost, how long it would take, and which strategy suits the machines that are online."""
     from rich.console import Console
 
     from crowdtrain.bundle import load_bundle
-    from crowdtrain.client import Client
-    from crowdtrain.stores import FakeStore
 
-    # nothing is stored for a quote
-    client = Client(Config.read(rpc=rpc, deployment=deployment).connect(read_only=True), FakeStore())
-    offer = make_quote(
+    client = _client(Config.read(rpc=rpc, store=store, deployment=deployment))
+    offer = _crowd_quote(
         client, load_bundle(folder), steps=steps, price=price, segments=segments, interval=interval, stake=stake,
         lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
+        strategy=strategy, workers=workers, inner=inner_steps, fleet=fleet,
     )  # fmt: skip
     Console().print(offer)
 
@@ -128,6 +213,10 @@ def post(
     clock: Clock = None,
     audits: Audits = AUDIT_RATE,
     audit_share: AuditShare = AUDIT_SHARE,
+    strategy: Strategy = None,
+    workers: Workers = None,
+    inner_steps: Inner = None,
+    fleet: Machines = None,
     rpc: Rpc = None,
     store: StoreAt = None,
     deployment: Deployed = None,
@@ -141,14 +230,15 @@ def post(
 
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     bundle, client = load_bundle(folder), _client(config, read_only=False)
-    offer = make_quote(
+    offer = _crowd_quote(
         client, bundle, steps=steps, price=price, segments=segments, interval=interval, stake=stake,
         lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
+        strategy=strategy, workers=workers, inner=inner_steps, fleet=fleet,
     )  # fmt: skip
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Pay {offer.escrow} into escrow?", abort=True, err=True)
-    typer.echo(client.post(offer, bundle.state).id)
+    typer.echo(client.post(offer, None if offer.result else bundle.state).id)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from crowdtrain._errors import ConfigError
 if TYPE_CHECKING:
     from crowdtrain.simulation import Fleet, Market, Model, Network, Recipe
 
-__all__ = ["EXAMPLES", "simulate"]
+__all__ = ["EXAMPLES", "find_recipe", "simulate", "with_steps"]
 
 EXAMPLES = """Examples:
 
@@ -86,12 +86,12 @@ def simulate(
     market = sim.Market(lease=lease, uploads=uploads.value)
     if strategy is None:
         limits = {"budget": budget, "deadline": deadline * 3600}
-        recipes = [replace(recipe, steps=every or recipe.steps) for recipe in sim.RECIPES]
+        recipes = [with_steps(recipe, every) for recipe in sim.RECIPES]
         shown: Any = sim.recommend(
             model, crowd, network, market, steps=steps, recipes=recipes, seed=seed, **limits
         )
     else:
-        recipe = _recipe(strategy, every)
+        recipe = find_recipe(strategy, every)
         shown = _one(model, recipe, crowd, network, market, steps, workers or len(crowd), seed)
     if as_json:
         typer.echo(json.dumps(shown.to_dict()))
@@ -115,14 +115,19 @@ def _model(folder: Path | None, parameters: float | None, word: float, operation
     return Model(parameters, operations or 3 * GUESSED_TOKENS * parameters, word)
 
 
-def _recipe(name: str, every: int | None) -> Recipe:
+def with_steps(recipe: Recipe, every: int | None) -> Recipe:
+    """The recipe with so many steps between two merges, if they are given."""
+    return replace(recipe, steps=every or recipe.steps)
+
+
+def find_recipe(name: str, every: int | None) -> Recipe:
+    """The strategy of a name, in upper or lower case. Raises ConfigError."""
     from crowdtrain.simulation import RECIPES
 
     found = {recipe.name.casefold(): recipe for recipe in RECIPES}
     if name.casefold() not in found:
         raise ConfigError(f"no strategy is called {name!r}; there are {', '.join(r.name for r in RECIPES)}")
-    recipe = found[name.casefold()]
-    return replace(recipe, steps=every or recipe.steps)
+    return with_steps(found[name.casefold()], every)
 
 
 def _one(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from crowdtrain_engine import DataError, Dataset, Program, State
+from crowdtrain_engine import DataError, Dataset, EngineError, Program, State
 from crowdtrain_engine.validation import cost
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from crowdtrain._training import LoweredProgram
 from crowdtrain.chain import WHOLE, Chain, ChainEvent, GameId, Job, JobId, JobTerms, SegmentKey, SegmentState
 from crowdtrain.config import DEFAULT_RPC, DEFAULT_STORE
 from crowdtrain.deployment import Deployment, find_deployment
-from crowdtrain.jobs import load_job, publish_job
+from crowdtrain.jobs import JobFiles, load_job, publish_job
 from crowdtrain.plan import MAX_CHECKPOINTS, MAX_INTERVAL, Piece, Plan, chain, interval_of
 from crowdtrain.progress import Progress, progress_of
 from crowdtrain.risk import Risk
@@ -29,10 +30,10 @@ from crowdtrain.stores import Store, open_store
 from crowdtrain.web3_chain import Web3Chain
 
 if TYPE_CHECKING:
-    from crowdtrain.simulation import Fleet
+    from crowdtrain.simulation import Advice, Fleet, Recipe
     from crowdtrain.strategies import Blueprint
 
-__all__ = ["Client", "JobHandle", "NotReadyError", "Options", "Quote"]
+__all__ = ["Client", "JobHandle", "NotReadyError", "Options", "Quote", "advise"]
 
 SPEED = 2e9
 """body operations a second that a solver is taken to do, if nothing else is said"""
@@ -42,6 +43,10 @@ MOST_SECONDS = 30 * 24 * 3600
 """longest lease, window and clock that the contract takes"""
 MOST_AUDITS = 4
 """most auditors of a segment that can be asked for, and most prices that they can share"""
+RECENT, RECENT_JOBS = 7200, 50
+"""blocks (a day of them) and jobs that tell who is online"""
+MAX_MACHINES = 256
+"""of those that are online, when strategies are compared"""
 OVERLAP = 12
 """blocks that may still be replaced by others"""
 
@@ -101,6 +106,8 @@ class Quote:
     """estimated bytes that solvers store"""
     gas_price: int
     """wei for each gas, at the time of asking"""
+    advice: Advice | None = field(default=None, repr=False)
+    """which strategy suits the machines that are online, and why, if they are known"""
 
     @property
     def escrow(self) -> int:
@@ -210,8 +217,10 @@ class Quote:
             ("lease, window, clock", ", ".join(map(format_duration, (self.lease, self.window, self.clock)))),
             ("deadline", f"{format_duration(self.duration)} after posting; what is unspent comes back"),
             ("gas of posting", f"{self.gas}, now {self.gas * self.gas_price / 10**18:.6f} ether"),
+            ("recommended", "" if self.advice is None else self.advice.why),
         ):
-            table.add_row(name, value)
+            if value:
+                table.add_row(name, value)
         return table
 
 
@@ -281,15 +290,20 @@ class Client:
         price: int,
         segments: int | None = None,
         interval: int | None = None,
-        speed: float = SPEED,
+        speed: float | None = None,
+        fleet: Fleet | None = None,
         **options: Unpack[Options],
     ) -> Quote:
         """What ``steps`` steps of ``program`` on ``data`` would cost as a chain of segments; posts nothing.
 
         ``price`` is in token units for each segment. What is not given is chosen: segments of about ten minutes at
-        ``speed`` operations a second, 16 checkpoints each; for the rest see :class:`Options`. Raises ProgramError or
-        DataError if program and data do not fit together or are too short, PlanError if no plan can be made.
+        ``speed`` operations a second, 16 checkpoints each; for the rest see :class:`Options`. With a ``fleet``
+        (:meth:`fleet` finds the one that is online) the speed is that of its fastest machine, and the quote says which
+        strategy suits it. Raises ProgramError or DataError if program and data do not fit together or are too short,
+        PlanError if no plan can be made.
         """
+        if speed is None:
+            speed = SPEED if fleet is None else max(machine.speed for machine in fleet.machines)
         bound = program.bind(data.rows) if program.is_open else program
         bound.validate()
         data.check(bound)
@@ -308,7 +322,50 @@ class Client:
             initial=program.initial_state() if isinstance(program, LoweredProgram) else None,
             moved=segments * 4.0 * sum(kind.size for kind in bound.state),
             longest=seconds / max(segments, 1),
+            advice=None if fleet is None else advise(bound, data, steps, fleet),
         )  # fmt: skip
+
+    def fleet(self, blocks: int = RECENT) -> Fleet | None:
+        """The machines that committed something in the last ``blocks`` blocks, with the speed at which they did: their
+        segments' operations by the time from claim to commitment; None if nobody did.
+
+        Jobs whose files cannot be had are passed over.
+        """
+        from crowdtrain.simulation import Fleet, Machine
+
+        last = self.chain.head()[0]
+        work, spent = Counter[str](), Counter[str]()
+        since: dict[tuple[object, object], int] = {}
+        files: dict[JobId, JobFiles | None] = {}
+        for event in self.chain.events(max(0, last - blocks), last):
+            key, values = (event.fields.get("job"), event.fields.get("segment")), event.fields
+            if event.name not in ("Claimed", "Committed"):
+                continue
+            job, index, until = (JobId(int(str(values[name]))) for name in ("job", "segment", "until"))
+            if job not in files:
+                files[job] = self._files(job) if len(files) < RECENT_JOBS else None
+            found = files[job]
+            if found is None:
+                continue
+            if event.name == "Claimed":
+                since[key] = until - found.job.terms.lease
+            elif key in since:
+                try:
+                    program, spec = found.program(index), found.spec(index)
+                    program.validate()
+                except (CrowdtrainError, EngineError, IndexError):
+                    continue
+                solver = str(values["solver"])
+                work[solver] += spec.steps * cost(program).operations
+                spent[solver] += max(1, until - found.job.terms.window - since[key])
+        machines = [Machine(work[solver] / spent[solver], solver) for solver in sorted(work) if work[solver]]
+        return Fleet(tuple(machines[:MAX_MACHINES])) if machines else None
+
+    def _files(self, job: JobId) -> JobFiles | None:
+        try:
+            return load_job(self.chain, self.store, job)
+        except (CrowdtrainError, EngineError):
+            return None
 
     def quote_plan(
         self,
@@ -351,6 +408,7 @@ class Client:
         seconds: float,
         moved: float,
         longest: float,
+        advice: Advice | None = None,
     ) -> Quote:
         """``longest`` is the time that a slow machine takes for the longest segment."""
         audits = options.get("audits", economics.AUDIT_RATE)
@@ -387,6 +445,7 @@ class Client:
             seconds=seconds,
             moved=moved,
             gas_price=self.chain.gas_price(),
+            advice=advice,
         )
 
     def post(self, quote: Quote, state: State | None = None) -> JobHandle:
@@ -445,6 +504,16 @@ class Client:
                     f"segment {index} of job {job} is {state}; its output stands once it is settled"
                 )
         return files.load_result(segments.__getitem__)
+
+
+def advise(
+    program: Program, data: Dataset, steps: int, fleet: Fleet, recipes: Sequence[Recipe] | None = None
+) -> Advice:
+    """Which strategy suits a fleet for ``steps`` steps of ``program`` in all, and why: see :func:`.recommend`."""
+    from crowdtrain.simulation import RECIPES, Model, recommend
+
+    model = Model.of(program, data=float(sum(tensor.nbytes for tensor in data.tensors.values())))
+    return recommend(model, fleet, steps=steps, recipes=RECIPES if recipes is None else recipes)
 
 
 def _once(event: ChainEvent, seen: dict[tuple[str, int], int]) -> bool:

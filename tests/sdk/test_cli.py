@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 from crowdtrain import cid, cli
 from crowdtrain._cli_wallet import parse_amount
-from crowdtrain._errors import ConfigError, CrowdtrainError
+from crowdtrain._errors import ConfigError, CrowdtrainError, PlanError
 from crowdtrain._sender import account_of
 from crowdtrain.bundle import save_bundle
 from crowdtrain.chain import Address, JobId, SegmentKey
@@ -28,6 +28,7 @@ from crowdtrain_engine import ProgramError
 from crowdtrain_engine.trace import trace_root
 from gateway_server import serving
 from small_jobs import STEPS, claim, commit, replay, sample
+from strategies_support import datasets, training
 from typer.testing import CliRunner
 
 GIVEN = sample()
@@ -90,6 +91,8 @@ def bundle(tmp_path: Path) -> str:
 def test_a_job_is_bought_from_the_command_line(
     devnet: Devnet, gateway: str, bundle: str, tmp_path: Path
 ) -> None:
+    with pytest.raises(ConfigError, match="name a --fleet"):
+        run("job", "quote", bundle, "--steps", "4", "--price", "9", "--strategy", "auto")
     assert "100 for each segment, 200 in all" in " ".join(run("job", "quote", bundle, *TERMS).split())
     number = run("job", "post", bundle, *TERMS, "--yes").strip()
     solver = Web3Chain(devnet.rpc, devnet.deployment, devnet.keys[1])
@@ -128,6 +131,58 @@ def test_a_job_is_bought_from_the_command_line(
     assert Web3Chain(devnet.rpc, devnet.deployment).tokens(me) == before + 100
     with pytest.raises(CrowdtrainError, match="NothingOwed"):
         run("job", "refund", number)
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> tuple[str, str]:
+    """A job's folder with the order of 48 steps, and a file of unequal machines."""
+    save_bundle(tmp_path / "crowd", training(), datasets(1, 48)[0])
+    (tmp_path / "fleet.json").write_text('{"machines": [{"speed": 1e6}, {"speed": 2e6}, {"speed": 4e6}]}')
+    return str(tmp_path / "crowd"), str(tmp_path / "fleet.json")
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_strategy_is_posted_from_the_command_line(
+    devnet: Devnet, gateway: str, crowd: tuple[str, str]
+) -> None:
+    folder, fleet = crowd
+    given = ["--steps", "48", "--price", "1000", "--audits", "0"]
+    chosen = ["--strategy", "elastic diloco", "--workers", "3", "--inner-steps", "8"]
+    number = run("job", "post", folder, *given, *chosen, "--yes").strip()
+    chain = Web3Chain(devnet.rpc, devnet.deployment)
+    files = load_job(chain, HttpStore(gateway), JobId(int(number)))
+    train = [spec for spec in files.plan.segments if spec.steps == 8]
+    assert (len(train), files.plan.price, max(spec.quorum for spec in files.plan.segments)) == (6, 1000, 9)
+    rows = [files.dataset(files.plan.segments.index(spec)).tensors["order"][:16] for spec in train[:3]]
+    whole = datasets(1, 48)[0].tensors["order"]
+    assert all((rows[k] == whole[k::3]).all() for k in range(3))
+    number = run(
+        "job", "post", folder, *given, "--strategy", "auto", "--fleet", fleet, "--inner-steps", "4", "--yes"
+    )
+    assert load_job(chain, HttpStore(gateway), JobId(int(number.strip()))).plan.price == 1000
+    told = " ".join(run("job", "quote", folder, *given, "--fleet", fleet).split())
+    assert "recommended" in told
+    assert "as far as data parallelism in" in told
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--strategy", "magic"], "no strategy is called 'magic'"),
+        (["--strategy", "diloco", "--segments", "2"], "segments and intervals of its own"),
+        (["--workers", "2"], "those of a --strategy"),
+        (["--strategy", "data parallel"], "post it from Python"),
+        (["--strategy", "diloco"], "less than a round"),
+        (
+            ["--strategy", "diloco", "--inner-steps", "30", "--workers", "1", "--steps", "60"],
+            "rows for 48 steps",
+        ),
+    ],
+)
+def test_a_strategy_that_cannot_be_posted(crowd: tuple[str, str], words: list[str], message: str) -> None:
+    with pytest.raises((ConfigError, PlanError), match=message):
+        run("job", "quote", crowd[0], "--steps", "48", "--price", "9", *words)
 
 
 @pytest.mark.usefixtures("environment")

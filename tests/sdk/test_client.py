@@ -20,6 +20,7 @@ from crowdtrain.stores import FakeStore
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain_engine import DataError, Dataset, State
 from crowdtrain_engine.trace import trace_root
+from crowdtrain_engine.validation import cost
 from rich.console import Console
 from small_jobs import STEPS, Sample, claim, commit, replay, sample
 
@@ -53,6 +54,28 @@ def settle(chain: FakeChain, given: Sample, key: SegmentKey) -> None:
 
 
 # ---------------------------------------------------------------- quotes
+
+
+def test_who_worked_lately_is_online() -> None:
+    client, chain, given = fake()
+    assert client.fleet() is None
+    offer = quote(client, given)
+    job = client.post(offer, given.state).id
+    solver = chain.as_account("0x" + "11" * 20)
+    claim(solver, given, SegmentKey(job, 0))
+    chain.advance(8)
+    commit(solver, given, SegmentKey(job, 0), replay(given, 0))
+    found = client.fleet()
+    assert found is not None
+    work = given.plan.segments[0].steps * cost(given.program).operations
+    assert [(m.name, m.speed) for m in found.machines] == [(solver.address, pytest.approx(work / 8, rel=0.2))]
+    told = quote(client, given, fleet=found)
+    assert told.advice is not None
+    assert told.seconds == pytest.approx(STEPS * cost(given.program).operations / found.machines[0].speed)
+    console = Console(record=True, width=200)
+    console.print(told)
+    assert "recommended" in console.export_text()
+    assert Client(chain, FakeStore()).fleet() is None  # nobody has its files
 
 
 def test_a_quote_says_what_posting_takes() -> None:

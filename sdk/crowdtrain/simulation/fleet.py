@@ -41,6 +41,8 @@ class Machine:
     """bytes a second that it can send"""
     down: float | None = None
     """bytes a second that it can receive"""
+    writes: float = math.inf
+    """bytes of checkpoints a second that it hashes and writes"""
     latency: float | None = None
     """seconds before the store answers"""
     present: tuple[tuple[float, float], ...] = ALWAYS
@@ -57,7 +59,7 @@ class Machine:
     """seconds for which it is gone after it has given up a claim"""
 
     def __post_init__(self) -> None:
-        for what in ("speed", "memory", "up", "down", "mean_up"):
+        for what in ("speed", "memory", "up", "down", "writes", "mean_up"):
             value = getattr(self, what)
             if value is not None:
                 check_number(f"{what} of a machine", value, above=True)

@@ -414,7 +414,8 @@ class Simulation:
             number=self._tries[index],
             claimed=self.now,
             groups=self._lacking(machine, index),
-            seconds=task.operations / about.speed * factor,
+            seconds=task.operations / about.speed * factor
+            + task.checkpoints * self.workload.bytes(task.outputs) / about.writes,
             stop=stop,
         )
         self._tries[index] += 1

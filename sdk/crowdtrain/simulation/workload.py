@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from crowdtrain_engine import Program
+from crowdtrain_engine.trace import checkpoint_count
 from crowdtrain_engine.validation import cost
 
 from crowdtrain._errors import PlanError
@@ -53,6 +54,8 @@ class Task:
     there, and nothing if all must"""
     quorum: int = 0
     """least number of inputs with another fallback that must be there"""
+    checkpoints: int = 1
+    """states like its output that are hashed and written while it is done"""
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -144,7 +147,7 @@ class Workload:
             tasks.append(
                 Task(
                     spec.steps * worth[root], tuple(inputs), tuple(outputs), needs[root], role.worker, role.what,
-                    role.round, spec.price, tuple(fallbacks), spec.quorum,
+                    role.round, spec.price, tuple(fallbacks), spec.quorum, checkpoint_count(spec.steps, spec.interval),
                 )
             )  # fmt: skip
         result = frozenset(numbers[piece.source] for piece in blueprint.result)

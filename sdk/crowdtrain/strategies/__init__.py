@@ -3,10 +3,12 @@
 ``blueprint`` says what a plan needs and how one is drafted, ``crew`` holds the workers of a plan, ``programs`` writes
 the programs that merge, encode and receive, ``codecs`` how a change travels, ``outer`` how a merge moves the model;
 ``merging`` puts these together. The strategies are in ``stepwise``, ``periodic``, ``elastic``, ``modular`` and
-``pipeline``. ``local`` carries a plan out on one machine, ``traffic`` counts what would travel. Nothing needs PyTorch.
+``pipeline``; ``chosen`` plans one by its numbers. ``local`` carries a plan out on one machine, ``traffic`` counts what
+would travel. Nothing needs PyTorch.
 """
 
 from crowdtrain.strategies.blueprint import Blueprint, Draft, Either, Piece, Ref, Role
+from crowdtrain.strategies.chosen import planned
 from crowdtrain.strategies.codecs import Codec, Cosine, Exact, Quantized, TopK
 from crowdtrain.strategies.elastic import elastic_diloco
 from crowdtrain.strategies.local import Done, Outcome, carry_out
@@ -51,6 +53,7 @@ __all__ = [
     "mixture",
     "of_path",
     "outer_optimizer",
+    "planned",
     "sparse_loco",
     "streaming_diloco",
     "swarm",
