@@ -4,7 +4,7 @@ BIN := .venv/bin
 NATIVE := setup.py $(wildcard engine/native/*)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo demo-crowd test check format gas artifacts golden bench bench-publish bench-gas bench-economy bench-strategies coverage slither test-slow test-aarch64 test-ipfs test-hf clean
+.PHONY: help setup demo demo-crowd test check format gas artifacts golden bench bench-publish bench-gas bench-economy bench-strategies bench-churn coverage slither test-slow test-aarch64 test-ipfs test-hf clean
 
 help:
 	@echo "make demo       the main job on an embedded chain: bought, cheated on, caught, done again, paid"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-gas  gas of every transaction and of a whole dispute"
 	@echo "make bench-economy  honest and dishonest agents on the contracts, into docs/ECONOMICS.md (minutes)"
 	@echo "make bench-strategies  a small GPT with every training strategy (half an hour; ARGS=--publish: into docs/STRATEGIES.md)"
+	@echo "make bench-churn  unequal solvers of which many are killed, beside the forecast (five minutes; ARGS=--publish: into docs/SIMULATION.md)"
 	@echo "make coverage   which lines and branches of the contracts the Forge tests reach (a quarter of an hour)"
 	@echo "make slither    static analysis of the contracts (installs Slither in a folder of its own; minutes)"
 	@echo "make test-slow  exhaustive and long suites (an hour or more)"
@@ -93,6 +94,9 @@ bench-economy: setup
 
 bench-strategies: setup
 	$(BIN)/python -m bench.strategies $(ARGS)
+
+bench-churn: setup
+	$(BIN)/python -m bench.churn $(ARGS)
 
 coverage: node_modules/.stamp
 	FOUNDRY_PROFILE=coverage node_modules/.bin/forge coverage --ir-minimum --no-match-contract Gas --no-match-test contracts_fit \

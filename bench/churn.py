@@ -49,7 +49,7 @@ LOOK = 0.1
 MEASURED, SLICES, MOST_STEPS = 0.5, 5, 50
 """seconds of processor time for which a program is measured, in how many parts, and most steps of each"""
 ROOM = 1.4
-"""half a lease has room for so many times a machine's own work: not for that of one twice as fast"""
+"""what solvers take of a lease has room for so many times a machine's own work: not for that of one twice as fast"""
 LONG = 900.0
 """seconds after which a job is given up"""
 HOURLY = 1.0
@@ -65,10 +65,12 @@ class Setting:
     speeds: tuple[int, ...] = (1, 1, 2, 4)
     share: float = 0.08
     """part of a processor's time that a machine of speed 1 takes"""
-    rounds: int = 5
+    rounds: int = 4
     steps: int = 80
     """of a machine of speed 1 in each round; others take as many times more as they are faster"""
     window: int = 8
+    lease_part: float = 0.5
+    """of the solvers: the less, the more slack a lease has"""
     abandons: float = 0.25
     seed: int = 0
     price: int = 10**20
@@ -186,7 +188,7 @@ class Trial:
         self.names = [f"solver {k} of speed {speed}" for k, speed in enumerate(setting.speeds)]
         shares = [str(setting.share * speed) for speed in setting.speeds]
         cast = [("buyer", ())] + [
-            (name, ("solver", "--share", share, "--patience", "1"))
+            (name, ("solver", "--share", share, "--patience", "1", "--lease-part", str(setting.lease_part)))
             for name, share in zip(self.names, shares, strict=True)
         ]
         self.stage = Stage.set(console, folder, stack, cast, 10 * setting.price)
@@ -204,7 +206,7 @@ class Trial:
         (most,) = {spec.steps for spec, worker in self._training() if worker == 0}
         (step,) = {self.step_seconds[spec.program_root] for spec, _ in self._training()}
         own = most * step / setting.share
-        self.lease = ceil(2 * (ROOM * own + self.overhead))
+        self.lease = ceil((ROOM * own + self.overhead) / setting.lease_part)
 
     def _training(self) -> list[tuple[SegmentSpec, int | None]]:
         pairs = zip(self.blueprint.plan.segments, self.blueprint.roles, strict=True)
@@ -258,7 +260,7 @@ class Trial:
         )
         work = Workload.of(self.blueprint, lambda program: self.step_seconds[program.root])
         network = Network(up=1e8, down=1e8, latency=0.0, chain=self.overhead / 2)
-        market = Market(lease=self.lease, window=setting.window, patience=1)
+        market = Market(lease=self.lease, window=setting.window, patience=1, lease_part=setting.lease_part)
         return simulate(work, Fleet(machines), network, market, seed=seed)
 
     # ---------------------------------------------------------------- what happens
@@ -300,7 +302,7 @@ class Trial:
             seconds=max(at for event, at in seen if event.name == "Committed") - begun,
             moved=self._moved() - moved + sum(self.lives.values()),
             paid=job.spent,
-            held=self._held(seen),
+            held=self._held(seen, killer),
             claims=sum(event.name == "Claimed" for event, _ in seen),
             expired=expired,
             killed=killer.killed,
@@ -350,7 +352,8 @@ class Trial:
     def _by_name(self, events: Any) -> Counter[str]:
         return Counter(self.stage.names[Address(str(event.fields["solver"]))] for event in events)
 
-    def _held(self, seen: Sequence[tuple[ChainEvent, float]]) -> float:
+    def _held(self, seen: Sequence[tuple[ChainEvent, float]], killer: _Killer) -> float:
+        """A machine that is switched off costs nothing, whatever it has claimed."""
         since: dict[object, float] = {}
         total = 0.0
         for event, at in seen:
@@ -359,7 +362,9 @@ class Trial:
             elif event.name in ("Committed", "Expired"):
                 name = self.stage.names[Address(str(event.fields["solver"]))]
                 speed = self.setting.speeds[self.names.index(name)]
-                total += speed * (at - since[event.fields["segment"]])
+                segment = int(str(event.fields["segment"]))
+                end = killer.ends[segment].pop(0) if event.name == "Expired" else at
+                total += speed * (end - since[segment])
         return total
 
 
@@ -373,6 +378,8 @@ class _Killer:
         self._due: list[tuple[float, str, int]] = []
         """when somebody is to be killed, and in which segment; or to be started again, in none"""
         self.killed: Counter[str] = Counter()
+        self.ends: dict[int, list[float]] = {}
+        """when work on each segment was ended"""
         self.lost = 0
 
     @property
@@ -411,6 +418,7 @@ class _Killer:
             return
         process.kill()
         process.wait()
+        self.ends.setdefault(segment, []).append(time.monotonic())
         self.killed[name] += 1
         trial.lives[name] += trial.moved_by(name)
         work = trial.stage.status(name).get("work")

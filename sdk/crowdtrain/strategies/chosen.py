@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from crowdtrain_engine import Dataset, Program, State
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from crowdtrain.simulation import Recipe
 
 __all__ = ["dealt_out", "planned"]
+
+
+class _Size(TypedDict):
+    rounds: int
+    steps: int
+    price: int
 
 
 def planned(
@@ -38,7 +44,7 @@ def planned(
     own = {field.name: getattr(program, field.name) for field in fields(Program)}
     lowered = LoweredProgram(**own, initial=dict(state))
     parts = dealt_out(data, workers, rounds * recipe.steps)
-    common = {"rounds": rounds, "steps": recipe.steps, "price": price}
+    common: _Size = {"rounds": rounds, "steps": recipe.steps, "price": price}
     if recipe.quorum < 1:
         quorum = ceil(recipe.quorum * workers)
         return elastic_diloco(lowered, parts, quorum=quorum, codec=recipe.codec or Exact(), **common)
