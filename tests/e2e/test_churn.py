@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from crowdtrain import strategies
 from rich.console import Console
 from strategies_support import datasets, training
@@ -16,6 +17,7 @@ SETTING = Setting(
 )
 
 
+@pytest.mark.slow
 def test_who_is_killed_loses_its_lease_and_nobody_else_anything(tmp_path: Path) -> None:
     steps = SETTING.all_steps
     data = datasets(len(steps), SETTING.rounds * max(steps))

@@ -253,6 +253,16 @@ def test_a_solver_goes_on_with_its_own_work() -> None:
     assert decide(replace(others, prepared=ready), Policy()) == (Claim(KEYS[2], STAKE),)
 
 
+def test_a_segment_is_left_to_those_who_made_its_inputs_for_a_while() -> None:
+    (job,) = chain_view().jobs.values()
+    committed = NOW - 1 + job.terms.window
+    own, others = (segment(0, COMMITTED, solver=who, until=committed) for who in (ME, OTHER))
+    assert decide(view(own), Policy()) == (Claim(KEYS[1], STAKE),)
+    assert decide(view(others), Policy()) == ()
+    assert decide(view(others), Policy(courtesy=1)) == (Claim(KEYS[1], STAKE),)
+    assert decide(view(others, chain={"now": NOW + 1}), Policy()) == (Claim(KEYS[1], STAKE),)
+
+
 def test_of_equal_pay_it_takes_the_largest_that_it_can_do_in_time() -> None:
     start = tuple(Source(INITIAL, group) for group in range(2))
     sizes = [replace(BOOK.plan.segments[0], inputs=start, steps=s, price=25 * s) for s in (4, 16, 8)]

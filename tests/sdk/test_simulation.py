@@ -276,6 +276,12 @@ def test_a_quarter_of_claims_abandoned_and_unequal_machines_still_complete() -> 
     assert 0.7 < forecast.goodput < 0.97
 
 
+def test_checkpoints_are_written_at_the_speed_of_the_machine() -> None:
+    plan = Workload((1000.0,), (Task(10.0, (), (0,), checkpoints=4),))
+    forecast = simulate(plan, Fleet.of(1, Machine(1.0, writes=400.0)), INSTANT)
+    assert forecast.seconds == pytest.approx(10 + 4 * 1000 / 400)
+
+
 def test_who_gives_up_is_gone_for_a_while_and_may_not_have_the_segment_at_once() -> None:
     plan = side_by_side([100.0] * 2)
     market, machine, seed = Market(lease=300, patience=20), Machine(1.0, abandons=0.5, away=50.0), 10
