@@ -50,7 +50,9 @@ MEASURED, SLICES, MOST_STEPS = 0.5, 5, 50
 """seconds of processor time for which a program is measured, in how many parts, and most steps of each"""
 ROOM = 1.4
 """what solvers take of a lease has room for so many times a machine's own work: not for that of one twice as fast"""
-LONG = 900.0
+OVERLAP = 12
+"""blocks whose events are asked for again"""
+LONG = 240.0
 """seconds after which a job is given up"""
 HOURLY = 1.0
 """what an hour of a machine of speed 1 costs"""
@@ -333,7 +335,10 @@ class Trial:
             last = chain.head()[0]
             events = [e for e in chain.events(first, last) if (e.transaction, e.index) not in known]
             known |= {(e.transaction, e.index) for e in events}
-            first, fresh = last, [event for event in events if event.fields.get("job") == job]
+            first, fresh = (
+                max(first, last - OVERLAP),
+                [event for event in events if event.fields.get("job") == job],
+            )
             seen += [(event, time.monotonic()) for event in fresh]
             settled += sum(event.name == "Settled" for event in fresh)
             if killer is not None:

@@ -41,7 +41,7 @@ from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
 from crowdtrain.jobs import JobFiles
 from crowdtrain.plan import leaf
-from crowdtrain.runs import Appraisal, Hardware, Progress, Run, RunId, Runs, Speeds
+from crowdtrain.runs import TRIAL, Appraisal, Hardware, Progress, Run, RunId, Runs, Speeds
 from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch, shown_audit
@@ -272,8 +272,10 @@ class Solver:
 
     def _learn(self, key: SegmentKey, progress: Progress | None) -> None:
         """Takes the speed of a run for that of its program from now on."""
-        if progress and progress.rate:
-            self._speeds.learn(self._spec(key).program_root, 1 / progress.rate)
+        root = self._spec(key).program_root
+        # a few steps say little, where more were tried
+        if progress and progress.rate and (progress.timed >= TRIAL or root not in self._speeds):
+            self._speeds.learn(root, 1 / progress.rate)
             self._correct(key)
 
     def _correct(self, key: SegmentKey) -> None:

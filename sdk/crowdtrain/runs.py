@@ -49,6 +49,7 @@ from crowdtrain.chain import JobId, Segment, SegmentKey, SegmentSpec
 from crowdtrain.jobs import JobFiles, SegmentOf
 
 __all__ = [
+    "TRIAL",
     "Appraisal",
     "Cancelled",
     "Hardware",
@@ -203,6 +204,8 @@ class Progress:
     loss: float | None = None
     rate: float | None = None
     """steps a second"""
+    timed: float = 0.0
+    """seconds for which that was measured"""
 
 
 class PacedMachine(Machine):
@@ -368,7 +371,8 @@ class Run:
             progress.step = step
             # the first step, which is paced alone, also makes the engine's plan
             first = 1 if len(spent) > 2 else 0
-            progress.rate = (step - begun_at - first) / max(spent[-1] - spent[first], 1e-9)
+            progress.timed = spent[-1] - spent[first]
+            progress.rate = (step - begun_at - first) / max(progress.timed, 1e-9)
             progress.loss = _loss(logs)
             if self.cancelled:
                 raise Cancelled
