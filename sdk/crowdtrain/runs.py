@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 Pace = Callable[[int, Mapping[str, Array], float], None]
-TRIAL = 0.5
+TRIAL = 0.2
 """seconds for which a program that was never run here is tried"""
 CHUNK = 1.0
 """seconds of work between two looks at whether to go on"""
