@@ -39,7 +39,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "STRATEGIES.md"
 FIGURE = Path(__file__).parents[1] / "docs" / "strategies.svg"
 ONE, ALL = "one worker", "data parallel"
 LONGER = "one worker, four times the steps"
-DROPPED = "a quarter of the rounds dropped"
+LATE, LOST = "a quarter of the codes late", "a quarter of the rounds lost"
 WRITTEN, TUNED = "pre-training", "fine-tuning"
 CURVE = 40
 """points of a curve"""
@@ -164,12 +164,14 @@ class Course:
         _, logs = ct.execute(program, program.initial_state(state), data, steps=steps)
         return float(logs["loss"].mean())
 
-    def run(self, name: str, blueprint: Blueprint, late: Sequence[int] = ()) -> tuple[Ran, State]:
-        """Carries a plan out."""
+    def run(self, name: str, blueprint: Blueprint) -> tuple[Ran, State]:
+        """Carries a plan out, late or without some segments if the name says so."""
+        late = drawn(blueprint, self.seed, "encode") if LATE in name else ()
+        lost = drawn(blueprint, self.seed, "train", "encode") if LOST in name else ()
         traffic = Traffic()
         each = self.setting.batch * CONTEXT
-        pairs = zip(blueprint.plan.segments, blueprint.roles, strict=True)
-        tokens = each * sum(spec.steps for spec, role in pairs if role.what in READING)
+        reading = {i for i, role in enumerate(blueprint.roles) if role.what in READING}.difference(lost)
+        tokens = each * sum(blueprint.plan.segments[i].steps for i in reading)
         points: list[tuple[int, int, float]] = []
         losses: list[float] = []
         done = 0
@@ -179,7 +181,7 @@ class Course:
 
         def note(segment: Done) -> None:
             nonlocal done
-            if segment.role.what not in READING:
+            if segment.index not in reading:
                 return
             for loss in segment.logs["loss"]:
                 losses.append(float(loss))
@@ -188,7 +190,7 @@ class Course:
                     points.append((done, sent(), fmean(losses)))
                     losses.clear()
 
-        outcome = strategies.carry_out(blueprint, traffic=traffic, late=late, on_segment=note)
+        outcome = strategies.carry_out(blueprint, traffic=traffic, late=late, lost=lost, on_segment=note)
         loss = self.evaluate(outcome.state)
         ran = Ran(self.task, name, self.seed, loss, sent(), tokens, len(blueprint.plan.segments), points)
         return ran, outcome.state
@@ -229,11 +231,15 @@ def _local(steps: int) -> Case:
     return lambda c: strategies.local_sgd(c.training, c.data, **c.rounds(steps), state=c.start)
 
 
-def _elastic(c: Course) -> Blueprint:
-    quorum = max(1, c.setting.workers // 2)
-    return strategies.elastic_diloco(
-        c.training, c.data, **c.rounds(8), quorum=quorum, outer=_nesterov(0.5), codec=Q4, state=c.start
-    )
+def _elastic(workers: int | None = None) -> Case:
+    def case(c: Course) -> Blueprint:
+        data = c.data[:workers]
+        quorum = max(1, len(data) // 2)
+        return strategies.elastic_diloco(
+            c.training, data, **c.rounds(8), quorum=quorum, outer=_nesterov(0.5), codec=Q4, state=c.start
+        )
+
+    return case
 
 
 def _longer(c: Course) -> Blueprint:
@@ -264,8 +270,10 @@ PRETRAINING: dict[str, Case] = {
     "streaming DiLoCo, 40 steps, 4 fragments, 4 bits up": lambda c: strategies.streaming_diloco(
         c.training, c.data, **c.rounds(40), outer=_nesterov(0.5), codec=Q4, state=c.start
     ),
-    "elastic DiLoCo, 8 steps, 4 bits up": _elastic,
-    f"the same, {DROPPED}": _elastic,
+    "elastic DiLoCo, 8 steps, 4 bits up": _elastic(),
+    f"the same, {LATE}": _elastic(),
+    f"the same, {LOST}": _elastic(),
+    "the same with three of the workers": _elastic(3),
     "DeMo": lambda c: strategies.demo(
         c.gradients, c.data, steps=c.setting.steps, lr=c.setting.lr / 10, state=c.start
     ),
@@ -278,18 +286,18 @@ TUNING: dict[str, Case] = {
 TASKS = {WRITTEN: PRETRAINING, TUNED: TUNING}
 
 
-def dropped(blueprint: Blueprint, seed: int) -> list[int]:
-    """Segments that never come: in each round what a quarter of the workers, drawn at random, trained and encoded."""
+def drawn(blueprint: Blueprint, seed: int, *what: str) -> list[int]:
+    """Segments of these kinds, in each round those of a quarter of the workers, drawn at random."""
     rng = random.Random(seed)
-    lost = []
+    segments = []
     for round_ in range(1 + max(role.round for role in blueprint.roles)):
         gone = rng.sample(range(blueprint.workers), blueprint.workers // 4)
-        lost += [
+        segments += [
             i
             for i, role in enumerate(blueprint.roles)
-            if role.round == round_ and role.worker in gone and role.what in ("train", "encode")
+            if role.round == round_ and role.worker in gone and role.what in what
         ]
-    return lost
+    return segments
 
 
 def sheet(rows: Sequence[Ran], task: str) -> Sheet:
@@ -301,6 +309,7 @@ def sheet(rows: Sequence[Ran], task: str) -> Sheet:
     one = {ran.seed: ran.loss for ran in by_name.get(ONE, [])}
     best = {ran.seed: ran.loss for ran in by_name.get(ALL, [])}
     most = fmean(ran.sent for ran in by_name[ALL]) if ALL in by_name else 0
+    count = max(map(len, by_name.values()), default=0)
     lines = []
     for name, runs in by_name.items():
         both = [run for run in runs if run.seed in one and run.seed in best]
@@ -308,7 +317,7 @@ def sheet(rows: Sequence[Ran], task: str) -> Sheet:
         sent, alone = fmean(r.sent for r in runs), name in (ONE, LONGER)
         lines.append(
             (
-                name,
+                name if len(runs) == count else f"{name} ({len(runs)} of the seeds)",
                 f"{fmean(r.tokens for r in runs) / 1e6:.2f} M",
                 _spread([r.loss for r in runs], 3),
                 "" if name in (ONE, ALL) or not kept else f"{_spread(kept, 0)} %",
@@ -317,7 +326,6 @@ def sheet(rows: Sequence[Ran], task: str) -> Sheet:
                 f"{fmean(r.segments for r in runs):.0f}",
             )
         )
-    count = len({ran.seed for ran in rows if ran.task == task})
     seeds = "one seed" if count == 1 else f"{count} seeds (mean ± standard deviation)"
     return Sheet(
         f"{task.capitalize()}, {seeds}",
@@ -403,10 +411,10 @@ class Results:
         content = {"setting": self._setting, "runs": [asdict(row) for row in self.rows]}
         self._path.write_text(json.dumps(content, indent=1) + "\n")
 
-    def ordered(self, seeds: int) -> list[Ran]:
-        """The runs of so many seeds, as the tasks list them."""
+    def ordered(self, seeds: range) -> list[Ran]:
+        """The runs of these seeds, as the tasks list them."""
         places = {(task, name): i for task, cases in TASKS.items() for i, name in enumerate(cases)}
-        known = [ran for ran in self.rows if (ran.task, ran.name) in places and ran.seed < seeds]
+        known = [ran for ran in self.rows if (ran.task, ran.name) in places and ran.seed in seeds]
         return sorted(known, key=lambda ran: (ran.seed, places[ran.task, ran.name]))
 
 
@@ -431,8 +439,7 @@ def sweep(
         for name in chosen[current.task]:
             say(f"seed {seed}: {current.task}, {name}")
             if not results.has(current.task, name, seed):
-                blueprint = TASKS[current.task][name](current)
-                ran, state = current.run(name, blueprint, dropped(blueprint, seed) if DROPPED in name else ())
+                ran, state = current.run(name, TASKS[current.task][name](current))
                 results.add(ran)
                 if current is course:
                     trained[name] = state
@@ -444,6 +451,7 @@ app = typer.Typer(add_completion=False)
 @app.command(epilog="Example: python -m bench.strategies --seeds 1 --steps 200 --case DiLoCo")
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy.")] = 3,
+    first: Annotated[int, typer.Option(min=0, help="The first seed; settings were chosen on seed 0.")] = 1,
     steps: Annotated[
         int, typer.Option(min=8, help="Steps of each worker: fewer than ten, or a multiple of 200.")
     ] = Setting.steps,
@@ -471,14 +479,15 @@ def main(
     results = Results(out / "strategies.json", setting, anew=anew)
     console = Console()
     with Progress(console=console) as progress:
+        used = range(first, first + seeds)
         task = progress.add_task("", total=seeds * sum(map(len, chosen.values())))
 
         def say(what: str) -> None:
             progress.update(task, description=what, advance=1)
 
-        for seed in range(seeds):
+        for seed in used:
             sweep(setting, seed, chosen, results, say)
-    rows = results.ordered(seeds)
+    rows = results.ordered(used)
     tables = {name: sheet(rows, name) for name in TASKS}
     for table in tables.values():
         console.print(as_table(table))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import crowdtrain as ct
@@ -186,36 +187,57 @@ def test_with_everybody_there_it_is_diloco() -> None:
         np.testing.assert_allclose(found[name], tensor, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_who_comes_late_joins_the_next_merge() -> None:
-    blueprint = elastic(1)
-    first = encodings(blueprint, worker=1)[0]
-    found = strategies.carry_out(blueprint, late={first}).state
+ROUNDS = 5
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {0: "code late"},
+        {0: "round lost"},
+        {2: "round lost"},
+        {1: "code late", 2: "round lost"},
+        {1: "round lost", 3: "code late"},
+    ],
+)
+def test_who_comes_late_joins_the_next_merge_and_what_was_lost_is_not_made_up(
+    trouble: dict[int, str],
+) -> None:
+    """Each change counts once; who lost a round goes on with the moments before it, and with the rows after it."""
+    blueprint = strategies.elastic_diloco(
+        training(), datasets(2, 3 * ROUNDS), rounds=ROUNDS, steps=3, quorum=1, outer=ct.optim.SGD(lr=1.0)
+    )
+    late = [i for i in encodings(blueprint, 1) if trouble.get(blueprint.roles[i].round) == "code late"]
+    lost = [
+        i
+        for i, role in enumerate(blueprint.roles)
+        if role.worker == 1 and trouble.get(role.round) == "round lost"
+    ]
+    found = strategies.carry_out(blueprint, late=late, lost=lost).state
     models = [network(), network()]
     inner = [torch.optim.AdamW(model.parameters(), lr=RATE) for model in models]
-    order, shared, missed = orders(2, 9), network(), None
-    for round_ in range(3):
+    order, shared = orders(2, 3 * ROUNDS), network()
+    unsent = [torch.zeros_like(parameter) for parameter in shared.parameters()]
+    for round_ in range(ROUNDS):
+        what = trouble.get(round_)
+        moments = copy.deepcopy(inner[1].state_dict())
         changes = []
         for k, model in enumerate(models):
             model.load_state_dict(shared.state_dict())
-            # whoever was late had not even begun to be counted: moments are those of the round before
             eager_steps(model, inner[k], order[k][round_ * 3 : round_ * 3 + 3])
-            changes.append(
-                [
-                    s.detach() - p.detach()
-                    for s, p in zip(shared.parameters(), model.parameters(), strict=True)
-                ]
-            )
-        if round_ == 0:
-            missed, changes = changes[1], changes[:1]
-            models_there = models[:1]
+            pairs = zip(shared.parameters(), model.parameters(), strict=True)
+            changes.append([was.detach() - now.detach() for was, now in pairs])
+        changes[1] = [change + due for change, due in zip(changes[1], unsent, strict=True)]
+        if what == "code late":
+            unsent = changes[1]
+        elif what == "round lost":
+            inner[1].load_state_dict(moments)
         else:
-            models_there = models
-            if missed is not None:
-                changes[1] = [a + b for a, b in zip(changes[1], missed, strict=True)]
-                missed = None
-        buffers = dict(averaged(models_there).named_buffers())
+            unsent = [torch.zeros_like(due) for due in unsent]
+        there = models[:1] if what else models
+        buffers = dict(averaged(there).named_buffers())
         with torch.no_grad():
-            for parameter, *parts in zip(shared.parameters(), *changes, strict=True):
+            for parameter, *parts in zip(shared.parameters(), *changes[: len(there)], strict=True):
                 parameter -= sum(parts) / len(parts)
         shared.load_state_dict(shared.state_dict() | buffers)
     assert_close(found, shared)

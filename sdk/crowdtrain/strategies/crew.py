@@ -16,11 +16,11 @@ from crowdtrain.strategies.programs import regroup
 from crowdtrain.tensors import group_types
 
 __all__ = [
-    "BUFFERS", "COUNTERS", "FROZEN", "PARAMETERS", "Crew", "Layout", "Team", "balanced", "drawing_apart", "positive",
-    "trained",
+    "BUFFERS", "CLOCK", "COUNTERS", "FROZEN", "PARAMETERS", "Crew", "Layout", "Team", "balanced", "drawing_apart",
+    "positive", "trained",
 ]  # fmt: skip
 
-PARAMETERS, BUFFERS, FROZEN, COUNTERS = "parameters", "buffers", "frozen", "counters"
+PARAMETERS, BUFFERS, FROZEN, COUNTERS, CLOCK = "parameters", "buffers", "frozen", "counters", "clock"
 Groups = Mapping[str, Ref | Either]
 
 
@@ -39,9 +39,10 @@ class Layout:
         buffers: Mapping[str, Sequence[str]],
         *,
         state: State | None = None,
+        clocked: bool = False,
     ) -> None:
         """``parts`` and ``buffers`` name what is in each group; ``state`` is where training begins instead of the
-        model's own weights.
+        model's own weights. With ``clocked`` the number of the step is a group ``clock`` that is not the worker's.
 
         Raises PlanError without parameters to train, or for parts that are not theirs.
         """
@@ -67,6 +68,10 @@ class Layout:
                 }
             elif group not in (PARAMETERS, BUFFERS):
                 groups[group] = [(group, name) for name in tensors]
+        if clocked:
+            groups[CLOCK] = [(COUNTERS, "step")]
+            groups[COUNTERS].remove((COUNTERS, "step"))
+            merged.add(CLOCK)
         self.private = tuple(group for group in groups if group not in merged)
         """groups that a worker keeps to itself"""
         begun = program.initial_state(state)
@@ -162,6 +167,7 @@ class Crew(Team):
         *,
         parts: Mapping[str, Sequence[str]] | None = None,
         state: State | None = None,
+        clocked: bool = False,
     ) -> None:
         """``parts`` names the parameters in each part; all that are trained are one part if it is not given.
 
@@ -174,6 +180,7 @@ class Crew(Team):
             {PARAMETERS: trained(program)} if parts is None else parts,
             {BUFFERS: list(buffers)} if buffers else {},
             state=state,
+            clocked=clocked,
         )
         super().__init__(draft, [layout] * len(data), data)
 

@@ -10,7 +10,7 @@ from crowdtrain_engine import Executor, State
 from crowdtrain_engine.state import Array
 
 from crowdtrain._errors import PlanError
-from crowdtrain.chain import INITIAL, SegmentSpec, Source
+from crowdtrain.chain import INITIAL, Source
 from crowdtrain.strategies.blueprint import Blueprint, Role
 from crowdtrain.strategies.traffic import Traffic
 
@@ -47,20 +47,30 @@ def carry_out(
     isa: str | None = None,
     traffic: Traffic | None = None,
     late: Collection[int] = (),
+    lost: Collection[int] = (),
     absent: Mapping[int, int] | None = None,
     on_segment: Callable[[Done], None] = lambda done: None,
 ) -> Outcome:
     """Runs every segment of a plan, in order, and puts the result together.
 
-    ``traffic`` counts what would travel between machines. Segments in ``late`` are not there yet when those that can do
-    without them begin; ``absent`` says of each segment, instead, which optional inputs were not there when it was
+    ``traffic`` counts what would travel between machines. Segments in ``late`` are not there yet when those of others
+    begin that can do without them, but their own worker goes on from them. Those in ``lost`` are there for nobody who
+    can do without them. Instead of both, ``absent`` says of each segment which optional inputs were not there when it was
     claimed, as ``Segment.absent`` does on chain. Raises PlanError if a quorum is missed, and what the engine's
     ``execute`` raises.
     """
-    chosen = []
-    for index, spec in enumerate(blueprint.plan.segments):
-        missing = spec.absent(lambda number: number not in late) if absent is None else absent.get(index, 0)
-        chosen.append(_sources(spec, index, missing))
+
+    def missing(index: int) -> int:
+        if absent is not None:
+            return absent.get(index, 0)
+        worker = blueprint.roles[index].worker
+
+        def there(number: int) -> bool:
+            return number not in lost and (number not in late or blueprint.roles[number].worker == worker)
+
+        return blueprint.plan.segments[index].absent(there)
+
+    chosen = [_sources(spec, index, missing(index)) for index, spec in enumerate(blueprint.plan.segments)]
     left = Counter(source for sources in chosen for source in sources)
     left.update(piece.source for piece in blueprint.result)
     held: dict[Source, Sequence[Array]] = {

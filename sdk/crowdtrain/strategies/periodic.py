@@ -125,6 +125,7 @@ def streaming_diloco(
     keep: float = 0.5,
     outer: Optimizer | None = None,
     codec: Codec | None = None,
+    broadcast: Codec | None = None,
     state: State | None = None,
     price: int = 0,
 ) -> Blueprint:
@@ -142,7 +143,7 @@ def streaming_diloco(
     draft = Draft()
     crew = Crew(draft, program, data, parts=parts, state=state)
     optimizer = outer or outer_optimizer(rounds)
-    merges = [Merging(crew, part, optimizer, codec=codec) for part in parts]
+    merges = [Merging(crew, part, optimizer, codec=codec, broadcast=broadcast) for part in parts]
     local = [
         {name: crew.shared[name] for name in (*parts, *((BUFFERS,) if crew.buffers else ()))} for _ in data
     ]

@@ -25,13 +25,28 @@ from crowdtrain.optim.rule import Counting, Optimizer, Slot, Update
 from crowdtrain.optim.schedules import Schedule
 from crowdtrain.strategies.codecs import Codec
 
-__all__ = ["WEIGHT", "Written", "change", "collect", "encode", "mean", "merge", "mix", "receive", "regroup"]
+__all__ = [
+    "CLOCK",
+    "WEIGHT",
+    "Written",
+    "change",
+    "collect",
+    "encode",
+    "mean",
+    "merge",
+    "mix",
+    "receive",
+    "regroup",
+]
 
 Types = Mapping[str, TensorType]
 """Tensors of a group, by name."""
 
 WEIGHT: Types = {"weight": TensorType(DType.f32, ())}
 """The group that says how much a worker's change counts."""
+
+CLOCK: Types = {"step": TensorType(DType.u32, ())}
+"""The group that says which step a worker's next one is."""
 
 _ADDED = 8
 """tensors that are added in one nest"""
@@ -139,8 +154,9 @@ def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | No
     codes have not sent yet; absent if there is nothing to lose) and ``code``. Afterwards ``code`` is that of ``base -
     local + decay * lost``, and ``lost`` what it misses.
 
-    With ``weight`` a merge may do without the worker: group ``weight`` becomes this number, and if ``merged`` (the
-    weight that the merge before took from the worker) is 0, what ``code`` said last is sent once more.
+    With ``weight`` a merge may do without the worker: group ``weight`` becomes this number, and if the merge to which
+    ``code`` was offered did not take it, what it said is sent once more. The merge before took the weight ``merged``
+    from the worker, the one before that ``earlier``; to it ``code`` was offered if ``weight`` is 0.
     """
     sheet = _Sheet()
     b = sheet.b
@@ -148,21 +164,23 @@ def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | No
     keeps = not codec.is_exact or weight is not None
     lost = sheet.group("lost", types, 0.0) if keeps else {}
     code = sheet.codes("code", types, codec)
-    merged: Tensor | None = None
+    taken: Tensor | None = None
     if weight is not None:
         merged = sheet.group("merged", WEIGHT, 1.0)["weight"]
+        earlier = sheet.group("earlier", WEIGHT, 1.0)["weight"]
         own = sheet.group("weight", WEIGHT, 0.0)["weight"]
+        taken = b.pointwise(lambda o, e, m: select(eq(o, 0.0), e, m), own, earlier, merged, what="taken")
         b.next(own, b.map((), lambda: const(weight), "weight"))
     for name, kind in types.items():
         with b.label(name):
             moved = b.pointwise(lambda was, now: was - now, base[name], local[name], what="change")
-            if merged is not None:
+            if taken is not None:
                 before = codec.decode(b, code[name], kind.shape, "what was sent before")
                 moved = b.pointwise(
                     lambda m, c, w: m + select(eq(w, 0.0), c, 0.0),
                     moved,
                     before,
-                    merged,
+                    taken,
                     what="change, and what was missed",
                 )
             _send(b, codec, moved, lost.get(name), decay, code[name], kind)
@@ -217,6 +235,7 @@ def merge(
     sign: bool = False,
     weighted: bool = False,
     buffers: Types | None = None,
+    clocks: Sequence[int] = (),
 ) -> Written:
     """The outer step: the mean of the workers' changes is the gradient with which ``optimizer`` moves the tensors.
 
@@ -228,7 +247,7 @@ def merge(
     With ``weighted`` there are groups ``weight.0`` and so on as well: each change counts as much as its weight, and
     where all are 0 nothing moves. With ``broadcast`` the move itself is encoded: ``parameters`` become what a receiver
     makes of the group ``code``, and the rest waits in ``lost``. With ``sign`` the gradient is the sign of the mean (as
-    signSGD, and DeMo).
+    signSGD, and DeMo). For each of ``clocks`` there is a group ``clock.N`` that moves on by so many steps.
     """
     sheet = _Sheet()
     b = sheet.b
@@ -247,10 +266,14 @@ def merge(
     weights = [sheet.group(f"weight.{k}", WEIGHT)["weight"] for k in range(workers)] if weighted else []
     own = sheet.group("buffers", buffers) if buffers else {}
     theirs = [sheet.group(f"buffers.{k}", buffers) for k in range(workers)] if buffers else []
+    ticking = {count: sheet.group(f"clock.{count}", CLOCK)["step"] for count in clocks}
 
     step = counters["step"]
     with b.label("counters"):
         b.next(step, b.pointwise(lambda s: s + 1, step, what="step"))
+    for count, clock in ticking.items():
+        with b.label(f"clock.{count}"):
+            b.next(clock, b.pointwise(lambda s, count=count: s + count, clock, what="step"))
     with b.label("optimizer"):
         rate = optimizer.lr
         lr = (
