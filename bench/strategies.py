@@ -22,7 +22,7 @@ import torch
 import typer
 from crowdtrain import strategies
 from crowdtrain.demo.text import CONTEXT, CharGPT, Text, cross_entropy, documentation, order, text
-from crowdtrain.optim import SGD, AdamW, LinearLR, Optimizer, warmup_cosine
+from crowdtrain.optim import SGD, AdamW, LinearLR, Optimizer, Schedule, warmup_cosine
 from crowdtrain.strategies import Blueprint, Codec, Done, Quantized, TopK, Traffic
 from crowdtrain_engine import Dataset, State
 from matplotlib.figure import Figure
@@ -65,8 +65,12 @@ class Setting:
 
     def optimizer(self, times: int = 1) -> AdamW:
         """The inner optimizer, for so many times the steps of a worker."""
+        return AdamW(lr=self.rate(times), weight_decay=0.01)
+
+    def rate(self, times: int = 1) -> Schedule:
+        """The learning rate over so many times the steps of a worker."""
         total = times * self.steps
-        return AdamW(lr=warmup_cosine(self.lr, warmup=max(1, total // 20), total=total), weight_decay=0.01)
+        return warmup_cosine(self.lr, warmup=max(1, total // 20), total=total)
 
 
 @dataclass
@@ -264,18 +268,25 @@ PRETRAINING: dict[str, Case] = {
     "DiLoCo, 8 steps, 4 bits": _diloco(8, _nesterov(0.5), Q4),
     "DiLoCo, 25 steps, 2 bits": _diloco(25, _nesterov(0.6), Q2),
     "DiLoCo, 40 steps, 2 bits": _diloco(40, _nesterov(0.6), Q2),
-    "SparseLoCo, 10 steps, 4 of 64 in 2 bits": lambda c: strategies.sparse_loco(
-        c.training, c.data, **c.rounds(10), codec=TopK(64, 4, Q2), state=c.start
+    "SparseLoCo, 10 steps, 4 of 16 in 2 bits": lambda c: strategies.sparse_loco(
+        c.training, c.data, **c.rounds(10), outer=_nesterov(0.5), codec=TopK(16, 4, Q2), state=c.start
     ),
-    "streaming DiLoCo, 40 steps, 4 fragments, 4 bits up": lambda c: strategies.streaming_diloco(
-        c.training, c.data, **c.rounds(40), outer=_nesterov(0.5), codec=Q4, state=c.start
+    "streaming DiLoCo, 20 steps, 4 fragments, 2 bits": lambda c: strategies.streaming_diloco(
+        c.training,
+        c.data,
+        **c.rounds(20),
+        overlap=False,
+        outer=_nesterov(0.5),
+        codec=Q2,
+        broadcast=Q2,
+        state=c.start,
     ),
     "elastic DiLoCo, 8 steps, 4 bits up": _elastic(),
     f"the same, {LATE}": _elastic(),
     f"the same, {LOST}": _elastic(),
     "the same with three of the workers": _elastic(3),
     "DeMo": lambda c: strategies.demo(
-        c.gradients, c.data, steps=c.setting.steps, lr=c.setting.lr / 10, state=c.start
+        c.gradients, c.data, steps=c.setting.steps, lr=c.setting.rate(), state=c.start
     ),
 }
 TUNING: dict[str, Case] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import crowdtrain as ct
 import numpy as np
@@ -14,7 +15,7 @@ from crowdtrain.chain import INITIAL
 from crowdtrain.strategies import Blueprint, Quantized, TopK
 from crowdtrain.strategies.programs import regroup
 from crowdtrain_engine import State
-from strategies_support import RATE, arrays, datasets, gradients, network, orders, training
+from strategies_support import RATE, arrays, datasets, example, gradients, network, orders, training
 from torch import nn
 
 ADAMW = ct.optim.AdamW(lr=RATE)
@@ -148,11 +149,19 @@ def test_lo_fi_is_the_mean_of_independent_runs() -> None:
 # ------------------------------------------------------------------ relations
 
 
-def test_streaming_one_fragment_without_overlap_is_diloco() -> None:
+@pytest.mark.parametrize("codec", [None, Quantized(4)])
+def test_streaming_one_fragment_without_overlap_is_diloco(codec: Quantized | None) -> None:
     streaming = strategies.streaming_diloco(
-        training(), datasets(2, 6), rounds=2, steps=3, fragments=1, overlap=False
+        training(),
+        datasets(2, 6),
+        rounds=2,
+        steps=3,
+        fragments=1,
+        overlap=False,
+        codec=codec,
+        broadcast=codec,
     )
-    diloco = strategies.diloco(training(), datasets(2, 6), rounds=2, steps=3)
+    diloco = strategies.diloco(training(), datasets(2, 6), rounds=2, steps=3, codec=codec, broadcast=codec)
     assert strategies.carry_out(streaming).state.root == strategies.carry_out(diloco).state.root
 
 
@@ -217,7 +226,7 @@ def test_who_comes_late_joins_the_next_merge_and_what_was_lost_is_not_made_up(
     models = [network(), network()]
     inner = [torch.optim.AdamW(model.parameters(), lr=RATE) for model in models]
     order, shared = orders(2, 3 * ROUNDS), network()
-    unsent = [torch.zeros_like(parameter) for parameter in shared.parameters()]
+    unsent, missed = [torch.zeros_like(parameter) for parameter in shared.parameters()], 0
     for round_ in range(ROUNDS):
         what = trouble.get(round_)
         moments = copy.deepcopy(inner[1].state_dict())
@@ -229,17 +238,18 @@ def test_who_comes_late_joins_the_next_merge_and_what_was_lost_is_not_made_up(
             changes.append([was.detach() - now.detach() for was, now in pairs])
         changes[1] = [change + due for change, due in zip(changes[1], unsent, strict=True)]
         if what == "code late":
-            unsent = changes[1]
+            unsent, missed = changes[1], missed + 1
         elif what == "round lost":
             inner[1].load_state_dict(moments)
         else:
             unsent = [torch.zeros_like(due) for due in unsent]
-        there = models[:1] if what else models
+        there = models[:1] if what else [*models, *[models[1]] * missed]
         buffers = dict(averaged(there).named_buffers())
         with torch.no_grad():
             for parameter, *parts in zip(shared.parameters(), *changes[: len(there)], strict=True):
-                parameter -= sum(parts) / len(parts)
+                parameter -= sum(parts) / len(there)
         shared.load_state_dict(shared.state_dict() | buffers)
+        missed = missed if what else 0
     assert_close(found, shared)
 
 
@@ -420,3 +430,23 @@ def test_an_interval_of_nothing_is_refused() -> None:
     draft.add(program, data, inputs, role=strategies.Role("train"), steps=2, interval=0)
     with pytest.raises(ct.PlanError, match="interval must be 1 to 256, not 0"):
         draft.finish([])
+
+
+# ------------------------------------------------------------------ the page
+
+
+def test_the_first_example_of_the_page_trains() -> None:
+    """As it stands, but for shorter rounds."""
+    page = (Path(__file__).parents[2] / "docs" / "STRATEGIES.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert "rounds=40, steps=25" in code
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    names = {
+        "ct": ct, "strategies": strategies, "model": model, "loss": nn.functional.mse_loss, "batch": example(),
+        "data": datasets(2, 4),
+    }  # fmt: skip
+    exec(code.replace("rounds=40, steps=25", "rounds=2, steps=2"), names)
+    assert not torch.equal(model.state_dict()["3.weight"], before["3.weight"])
+    for name, tensor in names["outcome"].state["parameters"].items():
+        np.testing.assert_array_equal(model.state_dict()[name].numpy(), tensor)

@@ -35,10 +35,10 @@ def elastic_diloco(
     """DiLoCo whose merges take any ``quorum`` of the round's workers, or more if more are there when one is claimed.
 
     Who is taken is fixed on chain by the claim. Who comes late adds the change to that of the next round; a worker that
-    has lost the round goes on with its moments of a round before, and with the step, and so the learning rate and the
-    data, of everybody else. Changes count by the steps that they took:
-    ``steps`` may differ between workers. ``outer`` may be a :class:`~crowdtrain.strategies.outer.DelayedNesterov` where
-    quorums are small (arXiv 2401.09135). Raises PlanError for a quorum that cannot be.
+    has lost a round goes on with its moments of the round before, and with the step, and so the learning rate and the
+    data, of everybody else. Changes count by the steps that they took: ``steps`` may differ between workers. ``outer``
+    may be a :class:`~crowdtrain.strategies.outer.DelayedNesterov` where quorums are small (arXiv 2401.09135). Raises
+    PlanError for a quorum that cannot be.
     """
     counts = [steps] * len(data) if isinstance(steps, int) else list(steps)
     positive(rounds=rounds, quorum=quorum, **{f"steps[{k}]": count for k, count in enumerate(counts)})
@@ -49,7 +49,7 @@ def elastic_diloco(
     types = crew.types[PARAMETERS]
     merging = merge(
         types, crew.workers, outer or outer_optimizer(rounds),
-        codec=codec, weighted=True, buffers=crew.buffers or None, clocks=sorted(set(counts)),
+        codec=codec, weights=list(map(float, counts)), buffers=crew.buffers or None, clocks=sorted(set(counts)),
     )  # fmt: skip
     encodings = {count: encode(types, codec, weight=float(count)) for count in set(counts)}
     workers = [_Worker(crew, k, count, encodings[count]) for k, count in enumerate(counts)]
@@ -80,7 +80,9 @@ class _Worker:
 
     def __init__(self, crew: Crew, number: int, steps: int, encoding: Written) -> None:
         self.crew, self.number, self.steps, self._encoding = crew, number, steps, encoding
-        self._nothing = {name: crew.zeros(encoding.program, name) for name in ("code", "lost", "weight")}
+        self._nothing = {
+            name: crew.zeros(encoding.program, name) for name in ("code", "lost", "weight", "fresh")
+        }
         self._kept = self._before = self._nothing
         self._own_before = crew.own[number]
         self.merged: list[Ref] = []
@@ -95,7 +97,7 @@ class _Worker:
         base = crew.shared[PARAMETERS]
         out = crew.train(k, round_, self.steps, {**start, CLOCK: clock})
         inputs: dict[str, Ref | Either] = {"base": base, "local": out[PARAMETERS]}
-        before = {**self._before, "weight": self._nothing["weight"]}  # which says that the code is of before
+        before = {**self._before, "fresh": self._nothing["fresh"]}
         inputs |= {name: Either(ref, before[name]) for name, ref in self._kept.items()}
         inputs |= dict(zip(("merged", "earlier"), reversed(self.merged[-2:]), strict=False))
         sent = crew.apply(self._encoding, inputs, Role("encode", round_, k))

@@ -98,7 +98,7 @@ def sparse_loco(
     *,
     rounds: int,
     steps: int,
-    lr: float = 1.0,
+    outer: Optimizer | None = None,
     decay: float = 0.95,
     codec: Codec = SPARSE,
     state: State | None = None,
@@ -106,11 +106,12 @@ def sparse_loco(
 ) -> Blueprint:
     """DiLoCo whose changes are sparse and 2-bit; error feedback takes the place of the outer momentum.
 
+    ``outer`` is a plain mean if it is not given, as in the paper; a little momentum kept more where it was measured.
     After SparseLoCo (Sarfi and others, 2025, arXiv 2508.15706).
     """
     return diloco(
-        program, data, rounds=rounds, steps=steps, outer=SGD(lr=lr), codec=codec, broadcast=codec, decay=decay,
-        state=state, price=price,
+        program, data, rounds=rounds, steps=steps, outer=outer or SGD(lr=1.0), codec=codec, broadcast=codec,
+        decay=decay, state=state, price=price,
     )  # fmt: skip
 
 
@@ -133,8 +134,8 @@ def streaming_diloco(
 
     ``steps`` is a round, in which each of the ``fragments`` is merged once; with ``overlap`` what was merged arrives
     one fragment's time later, and workers mix it with ``keep`` of what they have by then. The peak of the traffic is
-    that of DiLoCo divided by ``fragments``. Douillard and others, 2025, arXiv 2501.18512. Raises PlanError unless a
-    round can be cut into so many parts.
+    that of DiLoCo divided by ``fragments``; codecs are those of :func:`diloco`. Douillard and others, 2025, arXiv
+    2501.18512. Raises PlanError unless a round can be cut into so many parts.
     """
     positive(rounds=rounds, steps=steps, fragments=fragments)
     if steps % fragments:

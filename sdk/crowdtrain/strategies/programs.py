@@ -126,18 +126,19 @@ def mean(b: Builder, tensors: Sequence[Tensor], what: str, shares: Sequence[Tens
     return total if shares else b.pointwise(lambda t: t * (1.0 / len(tensors)), total, what=what)
 
 
-def _shares(b: Builder, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Of each weight its part of all of them; 0 if they are 0."""
-    if not weights:
+def _shares(b: Builder, counted: Sequence[Tensor], weights: Sequence[float | Tensor]) -> list[Tensor]:
+    """Of each weight its part of all that are counted; 0 if they are 0."""
+    if not counted:
         return []
-    total = weights[0]
-    for weight in weights[1:]:
+    total = counted[0]
+    for weight in counted[1:]:
         total = b.stored(b.pointwise(lambda t, w: t + w, total, weight, what="sum of weights"))
 
     def share(weight: Expr, whole: Expr) -> Expr:
         return select(lt(0.0, whole), weight / whole, 0.0)
 
-    return [b.stored(b.pointwise(share, weight, total, what="share")) for weight in weights]
+    tensors = [weight if isinstance(weight, Tensor) else b.constant(weight) for weight in weights]
+    return [b.stored(b.pointwise(share, weight, total, what="share")) for weight in tensors]
 
 
 def _added(*terms: Expr) -> Expr:
@@ -155,8 +156,9 @@ def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | No
     local + decay * lost``, and ``lost`` what it misses.
 
     With ``weight`` a merge may do without the worker: group ``weight`` becomes this number, and if the merge to which
-    ``code`` was offered did not take it, what it said is sent once more. The merge before took the weight ``merged``
-    from the worker, the one before that ``earlier``; to it ``code`` was offered if ``weight`` is 0.
+    ``code`` was offered did not take it, what it said is sent once more, and its weight added. The merge before took
+    the weight ``merged`` from the worker, the one before that ``earlier``; to it ``code`` was offered if ``fresh`` is
+    0. Afterwards it is 1.
     """
     sheet = _Sheet()
     b = sheet.b
@@ -169,8 +171,13 @@ def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | No
         merged = sheet.group("merged", WEIGHT, 1.0)["weight"]
         earlier = sheet.group("earlier", WEIGHT, 1.0)["weight"]
         own = sheet.group("weight", WEIGHT, 0.0)["weight"]
-        taken = b.pointwise(lambda o, e, m: select(eq(o, 0.0), e, m), own, earlier, merged, what="taken")
-        b.next(own, b.map((), lambda: const(weight), "weight"))
+        fresh = sheet.group("fresh", WEIGHT, 0.0)["weight"]
+        taken = b.stored(
+            b.pointwise(lambda f, e, m: select(eq(f, 0.0), e, m), fresh, earlier, merged, what="taken")
+        )
+        missed = b.pointwise(lambda w, t: select(eq(t, 0.0), w + weight, weight), own, taken, what="weight")
+        b.next(own, missed)
+        b.next(fresh, b.map((), lambda: const(1.0), "fresh"))
     for name, kind in types.items():
         with b.label(name):
             moved = b.pointwise(lambda was, now: was - now, base[name], local[name], what="change")
@@ -233,7 +240,7 @@ def merge(
     codec: Codec | None = None,
     broadcast: Codec | None = None,
     sign: bool = False,
-    weighted: bool = False,
+    weights: Sequence[float] = (),
     buffers: Types | None = None,
     clocks: Sequence[int] = (),
 ) -> Written:
@@ -244,10 +251,12 @@ def merge(
     ``buffers`` a group ``buffers`` and the workers' ``buffers.0`` and so on, whose numbers become their mean and whose
     integers those of the first worker.
 
-    With ``weighted`` there are groups ``weight.0`` and so on as well: each change counts as much as its weight, and
-    where all are 0 nothing moves. With ``broadcast`` the move itself is encoded: ``parameters`` become what a receiver
-    makes of the group ``code``, and the rest waits in ``lost``. With ``sign`` the gradient is the sign of the mean (as
-    signSGD, and DeMo). For each of ``clocks`` there is a group ``clock.N`` that moves on by so many steps.
+    With ``weights``, those of one round of each worker, there are groups ``weight.0`` and so on as well, of what was
+    sent: each change counts as much as its worker's weight, divided by the sum of what was sent, so that a change of
+    two rounds, one of them late, moves the model no further than one. Where all are 0 nothing moves. With ``broadcast``
+    the move itself is encoded: ``parameters`` become what a receiver makes of the group ``code``, and the rest waits in
+    ``lost``. With ``sign`` the gradient is the sign of the mean (as signSGD, and DeMo). For each of ``clocks`` there is
+    a group ``clock.N`` that moves on by so many steps.
     """
     sheet = _Sheet()
     b = sheet.b
@@ -263,7 +272,7 @@ def merge(
     sent = sheet.codes("code", types, broadcast) if broadcast is not None else {}
     codes = [sheet.codes(f"change.{k}", types, codec) for k in range(workers)] if codec else []
     locals_ = [] if codec else [sheet.group(f"local.{k}", types) for k in range(workers)]
-    weights = [sheet.group(f"weight.{k}", WEIGHT)["weight"] for k in range(workers)] if weighted else []
+    counted = [sheet.group(f"weight.{k}", WEIGHT)["weight"] for k, _ in enumerate(weights)]
     own = sheet.group("buffers", buffers) if buffers else {}
     theirs = [sheet.group(f"buffers.{k}", buffers) for k in range(workers)] if buffers else []
     ticking = {count: sheet.group(f"clock.{count}", CLOCK)["step"] for count in clocks}
@@ -285,7 +294,7 @@ def merge(
         shared = optimizer.count(counting)
     for name, tensor in counting.new.items():
         b.next(counters[name], tensor)
-    shares = _shares(b, weights)
+    shares = _shares(b, counted, weights)
     for name, kind in types.items():
         with b.label(name):
             if codec is not None:
@@ -320,7 +329,7 @@ def merge(
             b.next(parameters[name], _moved(b, parameters[name], received))
             if name in lost:
                 b.next(lost[name], b.stored(b.pointwise(lambda m, r: m - r, move, received, what="lost")))
-    _merge_buffers(b, own, theirs, shares)
+    _merge_buffers(b, own, theirs, _shares(b, counted, counted) if own else [])
     return sheet.finish()
 
 

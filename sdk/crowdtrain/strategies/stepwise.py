@@ -16,6 +16,7 @@ from crowdtrain._training import LoweredProgram
 from crowdtrain.lowering.update import GRADIENTS
 from crowdtrain.optim import SGD
 from crowdtrain.optim.rule import Optimizer
+from crowdtrain.optim.schedules import Schedule
 from crowdtrain.strategies.blueprint import Blueprint, Draft
 from crowdtrain.strategies.codecs import Codec, Cosine, Exact, TopK
 from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Crew, balanced, positive
@@ -50,7 +51,7 @@ def demo(
     data: Sequence[Dataset],
     *,
     steps: int,
-    lr: float = 1e-3,
+    lr: float | Schedule = 1e-3,
     weight_decay: float = 0.0,
     decay: float = 0.999,
     codec: Codec = SPARSE_SPECTRUM,
@@ -59,8 +60,9 @@ def demo(
 ) -> Blueprint:
     """Decoupled momentum: each worker sends the fast-moving part of its momentum, and keeps the rest.
 
-    Every parameter moves by ``lr`` against the sign of what all workers sent. DeMo (Peng and others, 2024, arXiv
-    2411.19870), of which DisTrO is the family.
+    Every parameter moves by ``lr`` against the sign of what all workers sent, so that ``lr`` should be a schedule that
+    ends near 0: a sign does not grow smaller. DeMo (Peng and others, 2024, arXiv 2411.19870), of which DisTrO is the
+    family.
     """
     optimizer = SGD(lr=lr, weight_decay=weight_decay)
     return _by_gradients(gradients, data, steps, optimizer, codec, state, price, sign=True, decay=decay)
