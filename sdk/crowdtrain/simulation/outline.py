@@ -116,7 +116,7 @@ RECIPES = (
     Recipe("DiLoCo, 4-bit", 8, kept=0.92, codec=Q4, broadcast=Q4),
     Recipe("DiLoCo, 2-bit", 25, kept=0.88, codec=Q2, broadcast=Q2),
     Recipe("DiLoCo, rare", 40, kept=0.77, codec=Q2, broadcast=Q2),
-    Recipe("SparseLoCo", 10, kept=0.86, codec=SPARSE, broadcast=SPARSE),
+    Recipe("SparseLoCo", 10, kept=0.84, codec=SPARSE, broadcast=SPARSE),
     Recipe("streaming DiLoCo", 20, kept=0.89, codec=Q2, broadcast=Q2, fragments=4),
     Recipe("elastic DiLoCo", 8, kept=0.92, codec=Q4, quorum=0.75),
 )  # fmt: skip
