@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -313,7 +314,15 @@ class Solver:
                 continue
             if segment.state is SegmentState.SETTLED or segment.state in HELD:
                 self._runs.drop(run)
-        self._prepared = {key: root for key, root in self._prepared.items() if key in self._seen.segments}
+        old = self._speeds.forget(time.time())
+        for program in old:
+            self._appraisals.pop(program, None)
+        books, known = self._shelf.books, self._seen.segments
+        self._prepared = {
+            key: root
+            for key, root in self._prepared.items()
+            if key in known and key.job in books and self._spec(key).program_root not in old
+        }
         if working is None:
             self._shelf.trim({which.key.job for which in held}, self._seen.jobs.keys())
 

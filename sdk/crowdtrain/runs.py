@@ -139,32 +139,43 @@ class Appraisal:
 
 class Speeds:
     """How long a step of each program really took here, kept in a file, so that a process that is started again claims
-    no more than it can do."""
+    no more than it can do. What was measured in a busy moment does not stand for ever: see :meth:`forget`."""
 
     MOST = 256
+    LASTS = 600.0
+    """seconds after which a program is tried again"""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             known = json.loads(path.read_bytes())
-            self._seconds = {bytes.fromhex(root): float(seconds) for root, seconds in known.items()}
+            self._known = {
+                bytes.fromhex(root): (float(took), float(at)) for root, (took, at) in known.items()
+            }
         except (OSError, ValueError, TypeError, AttributeError):
-            self._seconds = {}  # it can all be measured again
+            self._known = {}  # it can all be measured again
 
     def learn(self, root: bytes, seconds: float) -> None:
         """Notes what a step of a program takes, of the programs that were run last."""
-        self._seconds.pop(root, None)
-        self._seconds[root] = seconds
-        self._seconds = dict(list(self._seconds.items())[-self.MOST :])
+        self._known.pop(root, None)
+        self._known[root] = seconds, time.time()
+        self._known = dict(list(self._known.items())[-self.MOST :])
         with atomic_file(self._path) as file:
-            file.write(json.dumps({root.hex(): taken for root, taken in self._seconds.items()}).encode())
+            file.write(json.dumps({root.hex(): known for root, known in self._known.items()}).encode())
+
+    def forget(self, now: float) -> frozenset[bytes]:
+        """Forgets what was measured long before ``now``; of which programs."""
+        old = frozenset(root for root, (_, at) in self._known.items() if not 0 <= now - at < self.LASTS)
+        for root in old:
+            del self._known[root]
+        return old
 
     def __contains__(self, root: bytes) -> bool:
-        return root in self._seconds
+        return root in self._known
 
     def corrected(self, root: bytes, appraisal: Appraisal) -> Appraisal:
         """An appraisal with the time that was measured, if one was."""
-        return replace(appraisal, seconds=self._seconds.get(root, appraisal.seconds))
+        return replace(appraisal, seconds=self._known[root][0]) if root in self._known else appraisal
 
 
 def measure_speed(backend: str, threads: int | None, isa: str | None, seconds: float = 0.2) -> float:

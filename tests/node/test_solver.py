@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from crowdtrain.game import DEFENDER_PHASES, attack
 from crowdtrain.game.sabotage import parse
 from crowdtrain.jobs import publish_job
 from crowdtrain.plan import chain as chain_plan
+from crowdtrain.runs import Speeds
 from crowdtrain_engine import TensorType
 from crowdtrain_engine.trace import Machine, Replay
 from crowdtrain_node.decide import Policy
@@ -296,3 +298,15 @@ def test_a_store_that_is_down_for_a_while_costs_nothing(market: Market) -> None:
     market.given.store.available = True
     run_until(lambda: settled(market), [solver], market.chain)
     assert market.worth("alice") == MONEY + SEGMENTS * PAY
+
+
+def test_what_was_too_slow_in_a_busy_moment_is_tried_again(market: Market) -> None:
+    solver = market.solver("alice")
+    root = market.given.program.root
+    solver._speeds.learn(root, 1e6)
+    for _ in range(20):
+        solver.turn()
+        market.pause(solver)
+    assert "Claimed" not in names(market)
+    solver._speeds._known[root] = 1e6, time.time() - Speeds.LASTS
+    run_until(lambda: settled(market), [solver], market.chain)

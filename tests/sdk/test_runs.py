@@ -231,6 +231,9 @@ def test_what_a_step_took_is_known_after_a_restart(tmp_path: Path) -> None:
     again = Speeds(path)
     assert again.corrected(bytes(31) + b"\1", guess) == Appraisal(1.5, 2, 3)
     assert again.corrected(bytes(32), guess) == guess  # the oldest is forgotten
+    assert again.forget(time.time()) == frozenset()
+    assert len(again.forget(time.time() + Speeds.LASTS)) == Speeds.MOST
+    assert again.corrected(bytes(31) + b"\1", guess) == guess
     path.write_text("[1")
     assert Speeds(path).corrected(bytes(31) + b"\1", guess) == guess
 

@@ -10,7 +10,7 @@ from crowdtrain_engine import Executor, State
 from crowdtrain_engine.state import Array
 
 from crowdtrain._errors import PlanError
-from crowdtrain.chain import INITIAL, Source
+from crowdtrain.chain import INITIAL, SegmentSpec, Source
 from crowdtrain.strategies.blueprint import Blueprint, Role
 from crowdtrain.strategies.traffic import Traffic
 
@@ -55,8 +55,8 @@ def carry_out(
 
     ``traffic`` counts what would travel between machines. Segments in ``late`` are not there yet when those of others
     begin that can do without them, but their own worker goes on from them. Those in ``lost`` are there for nobody who
-    can do without them. Instead of both, ``absent`` says of each segment which optional inputs were not there when it was
-    claimed, as ``Segment.absent`` does on chain. Raises PlanError if a quorum is missed, and what the engine's
+    can do without them. Instead of both, ``absent`` says of each segment which optional inputs were not there when it
+    was claimed, as ``Segment.absent`` does on chain. Raises PlanError if a quorum is missed, and what the engine's
     ``execute`` raises.
     """
 
