@@ -219,6 +219,17 @@ bool Access::contiguous(const Walk& walk) const {
     return !is_index_ && inside_ && walk.loops.size() == 1 && walk.loops[0].step[0] == 1;
 }
 
+bool Access::in_rows(const Walk& walk) const {
+    if (is_index_ || !inside_ || walk.loops.empty()) return false;
+    const int64_t step = walk.loops.back().step[0];
+    return step == 0 || step == 1;
+}
+
+bool Access::in_columns(const Walk& walk) const {
+    const size_t rank = walk.loops.size();
+    return !is_index_ && inside_ && rank > 1 && walk.loops[rank - 1].step[0] > 1 && walk.loops[rank - 2].step[0] == 1;
+}
+
 void Access::load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk,
                   const Position& base, int64_t start, int64_t count, const uint32_t* const* operands) const {
     if (inside_) {

@@ -96,6 +96,12 @@ public:
     // Whether the words along `walk` lie one after another in memory, from tensor + base[0] on.
     bool contiguous(const Walk& walk) const;
 
+    // Whether its words along the walk's innermost loop lie one after another, or are the same word.
+    bool in_rows(const Walk& walk) const;
+
+    // Whether its words along the walk's innermost loop are columns of a tensor whose rows the loop around it goes along.
+    bool in_columns(const Walk& walk) const;
+
     // Writes to `out` the operand's words at indices start … start + count - 1 of `walk`, the other loops being where
     // `base` says. `operands[o]` holds the words of an operand o that this one gathers by, for the same indices.
     void load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, const Walk& walk, const Position& base,

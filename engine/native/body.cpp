@@ -128,6 +128,7 @@ Body::Body(const Nest& nest, const Kernels& kernels) : steady(steady_operands(ne
             const bool twice = std::find(&instruction.refs[0], &instruction.refs[r], ref) != &instruction.refs[r];
             if (ref >= first && ref != nest.result && last && !twice) unused[phase].push_back(slot[ref]);
         }
+        for (int r = instruction.arity; r < 3; ++r) pass.in[r] = pass.in[0];  // not read
         if (unused[phase].empty()) unused[phase].push_back(slots++);
         pass.out = slot[first + i] = unused[phase].back();
         unused[phase].pop_back();

@@ -121,7 +121,7 @@ std::unique_ptr<Contraction> Contraction::make(const Nest& nest, const Kernels& 
         group.push_back(loop);
     }
     if (loops.rows.empty() || loops.columns.empty()) return nullptr;  // nothing is used twice
-    Factor rows(nest, first, loops, loops.rows), columns(nest, second, loops, loops.columns);
+    Factor rows(nest, first, loops, loops.rows, kernels), columns(nest, second, loops, loops.columns, kernels);
     if (better_swapped(loops, rows, columns, kernels.lanes)) {
         std::swap(loops.rows, loops.columns);
         return std::unique_ptr<Contraction>(new Contraction(nest, kernels, loops, std::move(columns), std::move(rows)));

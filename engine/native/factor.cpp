@@ -35,7 +35,8 @@ int64_t reads_of(const Nest& nest, const ContractionLoops& loops, const std::vec
 
 // A copy of everything from the lowest to the highest position, if that is worth it. Exactly divided axes are spread
 // out to the positions before division.
-std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand& operand, int64_t reads) {
+std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand& operand, int64_t reads,
+                                                const Kernels& kernels) {
     auto map = std::make_unique<Nest>();
     Operand& copied = map->operands.emplace_back(operand);
     Operand reader = operand;
@@ -62,13 +63,14 @@ std::optional<Factor::Stage> Factor::make_stage(const Nest& nest, const Operand&
     std::vector<int> all(map->outer.size());
     for (size_t d = 0; d < all.size(); ++d) all[d] = static_cast<int>(d);
     Walk walk = access.walk(all);
-    std::optional<Pattern> pattern = Pattern::make(*map, copied);
+    std::optional<Pattern> pattern = Pattern::make(*map, copied, kernels);
     return Stage{std::move(map), std::move(reader), std::move(access), std::move(walk), std::move(pattern)};
 }
 
-Factor::Factor(const Nest& nest, const Operand& operand, const ContractionLoops& loops, const std::vector<int>& own)
+Factor::Factor(const Nest& nest, const Operand& operand, const ContractionLoops& loops, const std::vector<int>& own,
+               const Kernels& kernels)
     : value_(operand.value),
-      stage_(Access(nest, operand).inside() ? std::nullopt : make_stage(nest, operand, reads_of(nest, loops, own))),
+      stage_(Access(nest, operand).inside() ? std::nullopt : make_stage(nest, operand, reads_of(nest, loops, own), kernels)),
       access_(nest, stage_ ? stage_->reader : operand),
       batch_(access_.walk(loops.batch)),
       own_(access_.walk(own)),
@@ -81,7 +83,7 @@ Factor::Factor(const Nest& nest, const Operand& operand, const ContractionLoops&
 void Factor::fill_stage(const Kernels& kernels, const uint32_t* tensor, uint32_t* stage, Workers& workers) const {
     workers.split(stage_->walk.count, stage_->walk.loops.back().extent, 1, [&](int64_t begin, int64_t end, int) {
         if (stage_->pattern) {
-            stage_->pattern->load(kernels, stage + begin, tensor, begin, end - begin, 0);
+            stage_->pattern->load(stage + begin, tensor, begin, end - begin, 0);
             return;
         }
         stage_->access.load(kernels, stage + begin, tensor, stage_->walk, stage_->access.origin(), begin, end - begin,

@@ -26,7 +26,8 @@ struct Panels {
 class Factor {
 public:
     // `own` are the loops over its rows or columns. The nest must outlive the factor.
-    Factor(const Nest& nest, const Operand& operand, const ContractionLoops& loops, const std::vector<int>& own);
+    Factor(const Nest& nest, const Operand& operand, const ContractionLoops& loops, const std::vector<int>& own,
+           const Kernels& kernels);
 
     int value() const { return value_; }
     int64_t count() const { return own_.count; }  // of rows or columns
@@ -63,7 +64,7 @@ private:
         std::optional<Pattern> pattern;
     };
 
-    static std::optional<Stage> make_stage(const Nest& nest, const Operand& operand, int64_t reads);
+    static std::optional<Stage> make_stage(const Nest& nest, const Operand& operand, int64_t reads, const Kernels& kernels);
 
     void pack_along(const Kernels& kernels, const uint32_t* source, const Position& base, int64_t first, int64_t count,
                     int64_t k, int64_t depth, const Panels& panels, uint32_t* lines) const;

@@ -23,7 +23,7 @@ struct Fold::Tile {
 };
 
 Fold::Fold(const Nest& nest, const Kernels& kernels)
-    : RowPlan(nest), kernels_(kernels), operands_(nest), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
+    : RowPlan(nest), kernels_(kernels), operands_(nest, kernels), body_(nest, kernels), loads_(nest.operands.size(), Load::none) {
     constexpr int64_t kWorthTransposing = 8;  // words along the fold
     bool all_in_place = body_.known && body_.once.empty() && body_.before.empty(), any_by_fold = false;
     for (int o = 0; o < static_cast<int>(nest.operands.size()); ++o) {
@@ -73,11 +73,7 @@ bool Fold::read_before(int slot) const {
             if (std::find(std::begin(pass.in), std::end(pass.in), slot) != std::end(pass.in)) return true;
         }
     }
-    for (size_t o = 0; o < nest_.operands.size(); ++o) {
-        const std::vector<int>& gathers = operands_.accesses[o].gathers();
-        if (body_.needed[o] && std::find(gathers.begin(), gathers.end(), slot) != gathers.end()) return true;
-    }
-    return false;
+    return operands_.gathered_by(slot, body_);
 }
 
 void Fold::run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
@@ -88,73 +84,110 @@ void Fold::run_part(const uint32_t* const* values, uint32_t* out, int64_t begin,
     }
 }
 
+// An operand, and where it is read for each of a few outputs, before the fold.
+struct Fold::LineReader {
+    int operand;
+    const uint32_t* tensor;
+    std::vector<Position> at;
+};
+
 // A few outputs, each with what the body's slots hold along the fold.
 struct Fold::Lines {
-    struct Reader {
-        int operand;
-        const uint32_t* tensor;
-        std::vector<Position> at;  // of each output, before the fold
-    };
-    std::vector<Reader> readers;     // of the operands that are needed
-    std::vector<uint32_t*> buffers;  // kLineWords for each slot
-    std::vector<uint32_t*> slots;    // these, or where an operand stands in memory
+    int64_t start, outputs;  // outputs start … start + outputs - 1
+    int64_t from, folds;     // fold iterations from … from + folds - 1
+    std::vector<LineReader> readers;  // of the operands that are needed
+    std::vector<uint32_t*> slots;
+    std::vector<Source> sources;  // by slot: a row for each output
 };
 
 void Fold::run_lines(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t* scratch) const {
-    const int64_t most = 2 * kernels_.lanes, length = nest_.fold_length();
-    Lines lines;
-    for (int slot = 0; slot < body_.slots; ++slot, scratch += kLineWords) lines.buffers.push_back(scratch);
+    const int64_t most = most_lines(), length = nest_.fold_length();
+    Lines lines{};
+    for (int slot = 0; slot < body_.slots; ++slot) lines.slots.push_back(scratch + slot * most * kLineWords);
+    lines.sources.resize(body_.slots);
     for (size_t i = 0; i < nest_.immediates.size(); ++i) {
-        kernels_.fill(lines.buffers[nest_.operands.size() + i], nest_.immediates[i], kLineWords);
+        lines.sources[nest_.operands.size() + i] = {&nest_.immediates[i], 0, true};
     }
     for (int o = 0; o < operands_.count(); ++o) {
         if (body_.needed[o]) lines.readers.push_back({o, operands_.tensor(o, values), std::vector<Position>(most)});
     }
-    lines.slots = lines.buffers;
     std::vector<const uint32_t*> x(most), y(most);
     const auto [step, x_slot, y_slot] = *body_.known;
-    for (int64_t start = begin; start < end; start += most) {
-        const int64_t outputs = std::min(most, end - start);
-        for (Lines::Reader& reader : lines.readers) {
-            Cursor cursor(operands_.outer[reader.operand], operands_.accesses[reader.operand].origin(), start);
-            for (int64_t i = 0; i < outputs; ++i, cursor.advance(1)) reader.at[i] = cursor.at();
+    for (lines.start = begin; lines.start < end; lines.start += most) {
+        lines.outputs = std::min(most, end - lines.start);
+        for (LineReader& reader : lines.readers) {
+            Cursor cursor(operands_.outer[reader.operand], operands_.accesses[reader.operand].origin(), lines.start);
+            for (int64_t i = 0; i < lines.outputs; ++i, cursor.advance(1)) reader.at[i] = cursor.at();
         }
-        kernels_.fill(out + start, nest_.init, outputs);
-        for (int64_t from = 0; from < length; from += kLineWords) {
-            const int64_t folds = std::min(kLineWords, length - from);
-            for (int64_t i = 0; i < outputs; ++i) {
-                lines.buffers[x_slot] = scratch + i * kLineWords;
-                if (y_slot != x_slot) lines.buffers[y_slot] = scratch + (most + i) * kLineWords;
-                lines.slots[x_slot] = lines.buffers[x_slot];
-                lines.slots[y_slot] = lines.buffers[y_slot];
-                make_line(lines, i, from, folds);
-                x[i] = lines.slots[x_slot];
-                y[i] = lines.slots[y_slot];
-            }
-            kernels_.fold_rows[static_cast<int>(step)](out + start, x.data(), y.data(), folds, outputs);
+        kernels_.fill(out + lines.start, nest_.init, lines.outputs);
+        for (lines.from = 0; lines.from < length; lines.from += kLineWords) {
+            lines.folds = std::min(kLineWords, length - lines.from);
+            make_lines(lines);
+            list_lines(lines, x_slot, x);
+            if (y_slot != x_slot) list_lines(lines, y_slot, y);
+            kernels_.fold_rows[static_cast<int>(step)](out + lines.start, x.data(), y_slot != x_slot ? y.data() : x.data(),
+                                                       lines.folds, lines.outputs);
         }
     }
 }
 
-// Brings the operands of an output, and what the body computes of them, into slots.
-void Fold::make_line(Lines& lines, int64_t output, int64_t from, int64_t folds) const {
-    for (const Lines::Reader& reader : lines.readers) {
-        const int o = reader.operand;
-        const Access& access = operands_.accesses[o];
-        const Walk& fold = operands_.fold[o];
-        const Position& at = reader.at[output];
-        if (access.contiguous(fold)) {
-            lines.slots[o] = const_cast<uint32_t*>(reader.tensor + at[0] + from);  // never written
-        } else if (body_.steady[o]) {
-            access.load(kernels_, lines.slots[o], reader.tensor, fold, at, 0, 1, lines.slots.data());
-            kernels_.fill(lines.slots[o], *lines.slots[o], folds);
-        } else {
-            access.load(kernels_, lines.slots[o], reader.tensor, fold, at, from, folds, nullptr);
+// Brings the operands of some outputs, and what the body computes of them, into lines.
+void Fold::make_lines(Lines& lines) const {
+    for (const LineReader& reader : lines.readers) load_lines(lines, reader);
+    if (lines.from == 0) {
+        for (const BodyPass& pass : body_.once) {
+            run_pass(pass, lines.sources.data(), lines.slots[pass.out], lines.outputs, 1);
+            lines.sources[pass.out] = {lines.slots[pass.out], 1, true};
         }
     }
-    for (const auto* passes : {&body_.once, &body_.before}) {
-        for (const BodyPass& pass : *passes) run_pass(pass, lines.slots.data(), lines.slots[pass.out], folds);
+    for (const BodyPass& pass : body_.before) {
+        run_pass(pass, lines.sources.data(), lines.slots[pass.out], lines.outputs, lines.folds);
+        lines.sources[pass.out] = {lines.slots[pass.out], lines.folds, false};
     }
+}
+
+void Fold::load_lines(Lines& lines, const LineReader& reader) const {
+    const int o = reader.operand;
+    const Access& access = operands_.accesses[o];
+    const Walk& fold = operands_.fold[o];
+    uint32_t* const slot = lines.slots[o];
+    if (body_.steady[o]) {
+        if (lines.from > 0) return;  // still there
+        const bool inside = access.inside() && !access.is_index();
+        std::array<const uint32_t*, 16> words{};
+        for (int64_t i = 0; i < lines.outputs; ++i) {
+            if (inside) {
+                slot[i] = reader.tensor[reader.at[i][0]];
+                continue;
+            }
+            for (int gathered : access.gathers()) words[gathered] = lines.slots[gathered] + i;
+            access.load(kernels_, slot + i, reader.tensor, fold, reader.at[i], 0, 1, words.data());
+        }
+        lines.sources[o] = {slot, 1, true};
+        return;
+    }
+    const int64_t row = lines.outputs > 1 ? reader.at[1][0] - reader.at[0][0] : 0;
+    bool in_place = access.contiguous(fold);
+    for (int64_t i = 1; in_place && i < lines.outputs; ++i) in_place = reader.at[i][0] == reader.at[0][0] + i * row;
+    if (in_place) {
+        lines.sources[o] = {reader.tensor + reader.at[0][0] + lines.from, row, false};
+        return;
+    }
+    for (int64_t i = 0; i < lines.outputs; ++i) {
+        access.load(kernels_, slot + i * lines.folds, reader.tensor, fold, reader.at[i], lines.from, lines.folds, nullptr);
+    }
+    lines.sources[o] = {slot, lines.folds, false};
+}
+
+// Where the words of a slot are for each output.
+void Fold::list_lines(Lines& lines, int slot, std::vector<const uint32_t*>& list) const {
+    Source source = lines.sources[slot];
+    if (source.same) {
+        uint32_t* const words = lines.slots.back() + most_lines() * kLineWords;
+        kernels_.copy(words, &source, lines.outputs, lines.folds);
+        source = {words, lines.folds, false};
+    }
+    for (int64_t i = 0; i < lines.outputs; ++i) list[i] = source.words + i * source.row;
 }
 
 void Fold::run_columns(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end,
@@ -224,7 +257,7 @@ void Fold::load_by_output(Tile& tile, int o, const uint32_t* tensor) const {
 void Fold::load_row(Tile& tile, int o, const uint32_t* tensor, const Position& at, int64_t f) const {
     uint32_t* const out = tile.slots[o] + f * tile.row;
     if (operands_.patterns[o]) {
-        operands_.patterns[o]->load(kernels_, out, tensor, tile.start, tile.outputs, tile.from + f);
+        operands_.patterns[o]->load(out, tensor, tile.start, tile.outputs, tile.from + f);
         return;
     }
     const Access& access = operands_.accesses[o];

@@ -7,8 +7,16 @@
 
 namespace crowdtrain {
 
-// One operation of a body over `count` words: out[i] = op(a[i], b[i], c[i]). `out` may be one of the operands.
-using Pass = void (*)(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t* c, int64_t count);
+// Rows of words that a pass reads: word i of row r is words[r * row + i], or words[r * row] for all i if they are the `same`.
+struct Source {
+    const uint32_t* words;
+    int64_t row;
+    bool same;
+};
+
+// One operation of a body over `rows` rows of `count` words: out[r * count + i] = op(word i of row r of in[0], in[1] …).
+// `out` may be what one of the operands reads.
+using Pass = void (*)(uint32_t* out, const Source* in, int64_t rows, int64_t count);
 
 // Steps of a fold with the accumulators in registers: for f ascending, acc[i] = step(acc[i], x[f * x_row + i], y[...]).
 using FoldPass = void (*)(uint32_t* acc, const uint32_t* x, int64_t x_row, const uint32_t* y, int64_t y_row,
@@ -43,11 +51,19 @@ struct TileSide {
 using TilePass = void (*)(int64_t depth, const TileSide& rows, const TileSide& columns, uint32_t* c, int64_t c_row,
                           bool fresh, uint32_t init);
 
+// Where the words of a vector that is read irregularly are: each within as many words as a vector has from one of these
+// offsets on. If they are too far apart, the first is negative.
+struct Windows {
+    static constexpr int kMost = 4;
+    int32_t at[kMost];
+};
+
 struct Kernels {
     const char* name;
     int lanes;
     int tile_rows, tile_vectors;  // of the largest tile
     Pass pass[256];               // by opcode; null where there is none
+    Pass copy;
     FoldPass fold[static_cast<int>(FoldStep::count)];
     FoldRows fold_rows[static_cast<int>(FoldStep::count)];
     TilePass tile[2][2][kMaxTileRows][kMaxTileVectors];  // [rows in place][columns in place][rows - 1][vectors - 1]
@@ -59,6 +75,9 @@ struct Kernels {
     void (*copy_rows)(uint32_t* out, const uint32_t* in, int64_t in_row, int64_t rows, int64_t in_stride, int64_t count);
     // out[i] = in[offsets[i]], or `word` where the offset is negative
     void (*gather)(uint32_t* out, const uint32_t* in, const int32_t* offsets, uint32_t word, int64_t count);
+    // The same for whole vectors, by the first `used` of the windows of each.
+    void (*pick)(uint32_t* out, const uint32_t* in, const int32_t* offsets, const Windows* windows, int used, uint32_t word,
+                 int64_t vectors);
     // out[c * out_row + r] = rows[r][c]
     void (*transpose)(uint32_t* out, int64_t out_row, const uint32_t* const* rows, int64_t row_count, int64_t columns);
     // The same with out_row = row_count <= lanes; up to `lanes` more words of `out` are overwritten.

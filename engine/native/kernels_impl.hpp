@@ -30,32 +30,51 @@ inline void store_some(uint32_t* at, V v, int64_t count) {
     std::memcpy(at, words, sizeof(uint32_t) * static_cast<size_t>(count));
 }
 
-template <class V, class F>
-void pass1(uint32_t* out, const uint32_t* a, const uint32_t*, const uint32_t*, int64_t count) {
+// A row of a source. Where all words are the same, one vector of them is read again and again.
+template <class V>
+class Row {
+public:
+    Row(const Source& source, int64_t row) : mask_(source.same ? 0 : -1) {
+        const uint32_t* const words = source.words + row * source.row;
+        if (source.same) store(same_, splat(V{}, *words));
+        at_ = source.same ? same_ : words;
+    }
+    Row(const Row&) = delete;  // it may point into itself
+    Row& operator=(const Row&) = delete;
+
+    V vector(int64_t i) const { return load(V{}, at_ + (i & mask_)); }
+    V some(int64_t i, int64_t count) const { return load_some<V>(at_ + (i & mask_), count); }
+
+private:
+    uint32_t same_[V::kLanes];
+    const uint32_t* at_;
+    int64_t mask_;
+};
+
+// One row: its whole vectors, then the rest.
+template <class V, class F, class... Rows>
+inline void pass_row(uint32_t* out, int64_t count, const Rows&... in) {
     constexpr int n = V::kLanes;
     int64_t i = 0;
-    for (; i + n <= count; i += n) store(out + i, F::of(load(V{}, a + i)));
-    if (i < count) store_some(out + i, F::of(load_some<V>(a + i, count - i)), count - i);
+    for (; i + n <= count; i += n) store(out + i, F::of(in.vector(i)...));
+    if (i < count) store_some(out + i, F::of(in.some(i, count - i)...), count - i);
 }
 
-template <class V, class F>
-void pass2(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t*, int64_t count) {
-    constexpr int n = V::kLanes;
-    int64_t i = 0;
-    for (; i + n <= count; i += n) store(out + i, F::of(load(V{}, a + i), load(V{}, b + i)));
-    const int64_t rest = count - i;
-    if (rest) store_some(out + i, F::of(load_some<V>(a + i, rest), load_some<V>(b + i, rest)), rest);
-}
-
-template <class V, class F>
-void pass3(uint32_t* out, const uint32_t* a, const uint32_t* b, const uint32_t* c, int64_t count) {
-    constexpr int n = V::kLanes;
-    int64_t i = 0;
-    for (; i + n <= count; i += n) store(out + i, F::of(load(V{}, a + i), load(V{}, b + i), load(V{}, c + i)));
-    const int64_t rest = count - i;
-    if (rest) {
-        const V result = F::of(load_some<V>(a + i, rest), load_some<V>(b + i, rest), load_some<V>(c + i, rest));
-        store_some(out + i, result, rest);
+template <class V, class F, int kOperands>
+void pass(uint32_t* out, const Source* in, int64_t rows, int64_t count) {
+    for (int64_t r = 0; r < rows; ++r, out += count) {
+        const Row<V> a(in[0], r);
+        if constexpr (kOperands == 1) {
+            pass_row<V, F>(out, count, a);
+        } else {
+            const Row<V> b(in[1], r);
+            if constexpr (kOperands == 2) {
+                pass_row<V, F>(out, count, a, b);
+            } else {
+                const Row<V> c(in[2], r);
+                pass_row<V, F>(out, count, a, b, c);
+            }
+        }
     }
 }
 
@@ -134,23 +153,18 @@ inline void transpose_square(V (&a)[V::kLanes]) {
     }
 }
 
-// `count` words of each of kLanes lines, transposed: word f of line i is in lane i of a[f].
+// Four words of each of kLanes lines, transposed: word at + j of line i is in lane i of a[j].
 template <class V>
-inline void load_columns(V (&a)[V::kLanes], const uint32_t* const* lines, int64_t at, int64_t count) {
-    constexpr int n = V::kLanes;
-    if (count >= n) {
-        CROWDTRAIN_UNROLL
-        for (int i = 0; i < n; ++i) a[i] = load(V{}, lines[i] + at);
-    } else {
-        CROWDTRAIN_UNROLL
-        for (int i = 0; i < n; ++i) a[i] = load_some<V>(lines[i] + at, count);
-    }
+inline void load_columns(V (&a)[4], const uint32_t* const* lines, int64_t at) {
+    static_assert(V::kLanes == 4);
+    CROWDTRAIN_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = load(V{}, lines[i] + at);
     transpose_square(a);
 }
 
 template <class V, class S>
 void fold_rows(uint32_t* acc, const uint32_t* const* x, const uint32_t* const* y, int64_t folds, int64_t count) {
-    constexpr int n = V::kLanes, kHalves = 2;  // two chains of steps, so that one need not wait for the other
+    constexpr int n = V::kLanes, kHalves = 2, kColumns = 4;  // two chains of steps, so that one need not wait for the other
     const uint32_t *xs[kHalves * n], *ys[kHalves * n];
     for (int i = 0; i < kHalves * n; ++i) {
         const int64_t row = i < count ? i : 0;
@@ -159,29 +173,31 @@ void fold_rows(uint32_t* acc, const uint32_t* const* x, const uint32_t* const* y
     }
     V a[kHalves] = {load_some<V>(acc, count < n ? count : n), V{}};
     if (count > n) a[1] = load_some<V>(acc + n, count - n);
-    for (int64_t f = 0; f < folds; f += n) {
-        const int64_t some = folds - f < n ? folds - f : n;
-        V p[kHalves][n], q[kHalves][n] = {};
-        load_columns<V>(p[0], xs, f, some);
-        load_columns<V>(p[1], xs + n, f, some);
-        if constexpr (S::kSecond) {
-            load_columns<V>(q[0], ys, f, some);
-            load_columns<V>(q[1], ys + n, f, some);
-        }
-        if (some == n) {
+    const auto steps = [&](int64_t at, int64_t some) {
+        V p[kHalves][kColumns], q[kHalves][kColumns] = {};
+        CROWDTRAIN_UNROLL
+        for (int half = 0; half < kHalves; ++half) {
+            load_columns(p[half], xs + half * n, at);
+            if constexpr (S::kSecond) load_columns(q[half], ys + half * n, at);
             CROWDTRAIN_UNROLL
-            for (int j = 0; j < n; ++j) {
-                a[0] = S::step(a[0], p[0][j], q[0][j]);
-                a[1] = S::step(a[1], p[1][j], q[1][j]);
-            }
-        } else {
-            CROWDTRAIN_UNROLL
-            for (int j = 0; j < n - 1; ++j) {
-                if (j >= some) break;
-                a[0] = S::step(a[0], p[0][j], q[0][j]);
-                a[1] = S::step(a[1], p[1][j], q[1][j]);
+            for (int j = 0; j < kColumns; ++j) {
+                if (j < some) a[half] = S::step(a[half], p[half][j], q[half][j]);
             }
         }
+    };
+    int64_t f = 0;
+    for (; f + kColumns <= folds; f += kColumns) steps(f, kColumns);
+    if (f < folds) {
+        uint32_t rest[2][kHalves * n][kColumns] = {};
+        for (int i = 0; i < kHalves * n; ++i) {
+            for (int64_t j = 0; j < folds - f; ++j) {
+                rest[0][i][j] = xs[i][f + j];
+                if constexpr (S::kSecond) rest[1][i][j] = ys[i][f + j];
+            }
+            xs[i] = rest[0][i];
+            ys[i] = rest[1][i];
+        }
+        steps(0, folds - f);
     }
     store_some(acc, S::done(a[0]), count < n ? count : n);
     if (count > n) store_some(acc + n, S::done(a[1]), count - n);
@@ -271,6 +287,26 @@ void gather_words(uint32_t* out, const uint32_t* in, const int32_t* offsets, uin
     int64_t i = 0;
     for (; i + n <= count; i += n) store(out + i, gather(splat(V{}, word), in, offsets + i));
     for (; i < count; ++i) out[i] = offsets[i] < 0 ? word : in[offsets[i]];
+}
+
+template <class V>
+void pick_words(uint32_t* out, const uint32_t* in, const int32_t* offsets, const Windows* windows, int used, uint32_t word,
+                int64_t vectors) {
+    constexpr int n = V::kLanes;
+    for (int64_t v = 0; v < vectors; ++v, out += n, offsets += n) {
+        const int32_t* const at = windows[v].at;
+        V picked = splat(V{}, word);
+        if (at[0] < 0) {
+            picked = gather(picked, in, offsets);
+        } else {
+            const V here = load(V{}, reinterpret_cast<const uint32_t*>(offsets));
+            for (int w = 0; w < used; ++w) {  // a word may be in several
+                const V index = isub(here, splat(V{}, static_cast<uint32_t>(at[w])));
+                picked = select(ult(index, splat(V{}, n)), permute(load(V{}, in + at[w]), index), picked);
+            }
+        }
+        store(out, picked);
+    }
 }
 
 template <class V>
@@ -390,6 +426,13 @@ struct Operation_quick_exp {
     }
 };
 
+struct Operation_same {
+    template <class V>
+    static V of(V x) {
+        return x;
+    }
+};
+
 CROWDTRAIN_UNARY(CROWDTRAIN_OPERATION)
 CROWDTRAIN_BINARY(CROWDTRAIN_OPERATION)
 CROWDTRAIN_TERNARY(CROWDTRAIN_OPERATION)
@@ -397,13 +440,13 @@ CROWDTRAIN_TERNARY(CROWDTRAIN_OPERATION)
 
 template <class V>
 constexpr void add_passes(Kernels& k) {
-#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass1<V, Operation_##name>;
+#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass<V, Operation_##name, 1>;
     CROWDTRAIN_UNARY(CROWDTRAIN_PASS)
 #undef CROWDTRAIN_PASS
-#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass2<V, Operation_##name>;
+#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass<V, Operation_##name, 2>;
     CROWDTRAIN_BINARY(CROWDTRAIN_PASS)
 #undef CROWDTRAIN_PASS
-#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass3<V, Operation_##name>;
+#define CROWDTRAIN_PASS(name) k.pass[static_cast<int>(Opcode::name)] = pass<V, Operation_##name, 3>;
     CROWDTRAIN_TERNARY(CROWDTRAIN_PASS)
 #undef CROWDTRAIN_PASS
 }
@@ -445,12 +488,14 @@ constexpr Kernels make_kernels() {
     add_fold<V, Choice<V, false, true>>(k, FoldStep::min);
     add_fold<V, Choice<V, true, false>>(k, FoldStep::min_or_new);
     add_tiles<V, 1>(k);
-    k.pass[static_cast<int>(Opcode::exp)] = pass1<V, Operation_quick_exp>;
+    k.pass[static_cast<int>(Opcode::exp)] = pass<V, Operation_quick_exp, 1>;
+    k.copy = pass<V, Operation_same, 1>;
     k.fill = fill_words<V>;
     k.iota = iota_words<V>;
     k.copy_strided = copy_strided<V>;
     k.copy_rows = copy_rows<V>;
     k.gather = gather_words<V>;
+    k.pick = pick_words<V>;
     k.transpose = transpose<V>;
     k.transpose_panel = transpose_panel<V>;
     k.transpose_out = transpose_out<V>;

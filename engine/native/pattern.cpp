@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "rounding.hpp"
+
 namespace crowdtrain {
 namespace {
 
 constexpr int64_t kMaxEntries = 1 << 14;
-constexpr int64_t kOutputsForEntry = 16;  // as many as a nest has operands
+constexpr int64_t kOutputsForEntry = 32;  // twice as many as a nest has operands: an entry and its windows are two words
 constexpr int64_t kShortRow = 64;
 constexpr int64_t kOutOfRange = -1;
 
@@ -26,7 +28,7 @@ bool moved_by(const Nest& nest, const Axis& axis, int first, int last) {
 
 }  // namespace
 
-std::optional<Pattern> Pattern::make(const Nest& nest, const Operand& operand) {
+std::optional<Pattern> Pattern::make(const Nest& nest, const Operand& operand, const Kernels& kernels) {
     const int outer = static_cast<int>(nest.outer.size());
     const auto gathered = [](const Axis& axis) { return axis.mode == Mode::gather; };
     if (std::any_of(operand.axes.begin(), operand.axes.end(), gathered)) return std::nullopt;
@@ -51,11 +53,11 @@ std::optional<Pattern> Pattern::make(const Nest& nest, const Operand& operand) {
     };
     if (std::any_of(operand.axes.begin(), operand.axes.end(), mixed)) return std::nullopt;
     if (operand.is_index() && operand.loop < first_inner) return std::nullopt;
-    return Pattern(nest, operand, first_inner);
+    return Pattern(nest, operand, kernels, first_inner);
 }
 
-Pattern::Pattern(const Nest& nest, const Operand& operand, int first_inner)
-    : nest_(nest), operand_(operand), first_inner_(first_inner) {
+Pattern::Pattern(const Nest& nest, const Operand& operand, const Kernels& kernels, int first_inner)
+    : nest_(nest), operand_(operand), kernels_(kernels), first_inner_(first_inner) {
     for (size_t loop = first_inner; loop < nest.outer.size(); ++loop) plane_ *= nest.outer[loop];
     std::vector<int64_t> strides(operand.axes.size(), 1);
     for (size_t d = operand.axes.size(); d-- > 1;) strides[d - 1] = strides[d] * operand.axes[d].size;
@@ -63,6 +65,7 @@ Pattern::Pattern(const Nest& nest, const Operand& operand, int first_inner)
         if (!moved_by(nest, operand.axes[d], first_inner, nest.loops())) outer_.push_back({&operand.axes[d], strides[d]});
     }
     list(strides);
+    if (!operand.is_index()) list_windows();
 }
 
 void Pattern::list(const std::vector<int64_t>& strides) {
@@ -87,6 +90,37 @@ void Pattern::list(const std::vector<int64_t>& strides) {
     }
 }
 
+void Pattern::list_windows() {
+    const int32_t last = *std::max_element(table_.begin(), table_.end());
+    for (size_t row = 0; row < table_.size(); row += plane_) {
+        for (int64_t i = 0; i + kernels_.lanes <= plane_; i += kernels_.lanes) {
+            windows_.push_back(windows_of(table_.data() + row + i, last));
+        }
+    }
+}
+
+// Of a vector of offsets, none of which is beyond `last`: nor are the words of any window.
+Windows Pattern::windows_of(const int32_t* offsets, int32_t last) {
+    constexpr Windows kScattered{{-1}};
+    const int32_t lanes = kernels_.lanes;
+    if (last + 1 < lanes) return kScattered;
+    Windows windows{};
+    int32_t from = 0;  // offsets below it are in a window
+    for (int used = 0;; ++used) {
+        int32_t next = last + 1;
+        for (int i = 0; i < lanes; ++i) {
+            if (offsets[i] >= from) next = std::min(next, offsets[i]);
+        }
+        if (next > last) {
+            windows_used_ = std::max(windows_used_, used);
+            return windows;
+        }
+        if (used == Windows::kMost) return kScattered;
+        windows.at[used] = std::min(next, last + 1 - lanes);
+        from = windows.at[used] + lanes;
+    }
+}
+
 int64_t Pattern::base(int64_t plane) const {
     std::array<int64_t, kMaxRank> index{};
     for (int loop = first_inner_; loop-- > 0; plane /= nest_.extent(loop)) index[loop] = plane % nest_.extent(loop);
@@ -101,8 +135,8 @@ int64_t Pattern::base(int64_t plane) const {
     return at;
 }
 
-void Pattern::load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor, int64_t start, int64_t count,
-                   int64_t fold) const {
+void Pattern::load(uint32_t* out, const uint32_t* tensor, int64_t start, int64_t count, int64_t fold) const {
+    const int64_t lanes = kernels_.lanes;
     int64_t plane = start / plane_, within = start % plane_;
     for (; count > 0; ++plane, within = 0) {
         const int64_t run = std::min(count, plane_ - within);
@@ -110,9 +144,15 @@ void Pattern::load(const Kernels& kernels, uint32_t* out, const uint32_t* tensor
         if (operand_.is_index()) {
             std::copy_n(entries, run, reinterpret_cast<int32_t*>(out));
         } else if (const int64_t at = base(plane); at == kOutOfRange) {
-            kernels.fill(out, operand_.fill, run);
+            kernels_.fill(out, operand_.fill, run);
         } else {
-            kernels.gather(out, tensor + at, entries, operand_.fill, run);
+            const uint32_t* const in = tensor + at;
+            const int64_t first = std::min(run, round_up(within, lanes) - within), vectors = (run - first) / lanes;
+            const int64_t rest = first + vectors * lanes;
+            const Windows* const windows = windows_.data() + fold * (plane_ / lanes) + (within + first) / lanes;
+            kernels_.gather(out, in, entries, operand_.fill, first);
+            kernels_.pick(out + first, in, entries + first, windows, windows_used_, operand_.fill, vectors);
+            kernels_.gather(out + rest, in, entries + rest, operand_.fill, run - rest);
         }
         out += run;
         count -= run;

@@ -179,7 +179,8 @@ void Scatter::change_rows(Part& part, int64_t to) const {
         const int64_t run = step == 1 ? std::min(part.count - i, cursor.left()) : 1;
         uint32_t* const out = part.out + to + cursor.at()[0];
         if (form_.code) {
-            kernels_.pass[*form_.code](out, out, source + i, source + i, run);
+            const Source in[] = {{out, run, false}, {source + i, run, false}};
+            kernels_.pass[*form_.code](out, in, 1, run);
         } else {
             std::copy_n(source + i, run, out);
         }
@@ -211,7 +212,8 @@ void Scatter::change_each(Part& part) const {
             const int64_t to = place_of(i);
             part.changed[i] = to < 0 ? 0 : part.out[to];
         }
-        kernels_.pass[*form_.code](part.source, part.changed, part.source, part.source, part.count);
+        const Source in[] = {{part.changed, part.count, false}, {part.source, part.count, false}};
+        kernels_.pass[*form_.code](part.source, in, 1, part.count);
     }
     for (int64_t i = 0; i < part.count; ++i) {
         const int64_t to = place_of(i);

@@ -77,7 +77,7 @@ std::unique_ptr<Union> Union::make(const Nest& nest, const Kernels& kernels) {
 }
 
 Union::Union(const Nest& nest, const Kernels& kernels, bool covers)
-    : RowPlan(nest), kernels_(kernels), operands_(nest), covers_(covers) {}
+    : RowPlan(nest), kernels_(kernels), operands_(nest, kernels), covers_(covers) {}
 
 void Union::run_part(const uint32_t* const* values, uint32_t* out, int64_t begin, int64_t end, uint32_t*) const {
     if (!covers_) kernels_.fill(out + begin, 0, end - begin);

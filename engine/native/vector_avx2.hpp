@@ -30,6 +30,9 @@ inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
     return from(_mm256_mask_i32gather_epi32(words(missing), reinterpret_cast<const int*>(base), at, there, 4));
 }
 
+// a[index[i]], the index taken modulo the lanes
+inline V permute(V a, V index) { return from(_mm256_permutevar8x32_epi32(words(a), words(index))); }
+
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
 inline V zip_low(V a, V b) {
     const __m256i low = _mm256_unpacklo_epi32(words(a), words(b)), high = _mm256_unpackhi_epi32(words(a), words(b));
@@ -56,6 +59,19 @@ inline void transpose_square(V (&a)[V::kLanes]) {
     for (int i = 0; i < 4; ++i) {
         a[i] = from(_mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
         a[i + 4] = from(_mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
+    }
+}
+
+// Four words of each of eight lines, transposed: word at + j of line i is in lane i of a[j].
+inline void load_columns(V (&a)[4], const uint32_t* const* lines, int64_t at) {
+    const auto quarter = [&](int line) { return _mm_loadu_ps(reinterpret_cast<const float*>(lines[line] + at)); };
+    __m256 rows[4];
+    for (int i = 0; i < 4; ++i) rows[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(quarter(i)), quarter(i + 4), 1);
+    for (int half = 0; half < 2; ++half) {
+        const __m256 low = half ? _mm256_unpackhi_ps(rows[0], rows[1]) : _mm256_unpacklo_ps(rows[0], rows[1]);
+        const __m256 high = half ? _mm256_unpackhi_ps(rows[2], rows[3]) : _mm256_unpacklo_ps(rows[2], rows[3]);
+        a[2 * half] = from(_mm256_shuffle_ps(low, high, 0x44));
+        a[2 * half + 1] = from(_mm256_shuffle_ps(low, high, 0xee));
     }
 }
 

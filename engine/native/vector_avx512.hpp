@@ -30,6 +30,9 @@ inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
     return from(_mm512_mask_i32gather_epi32(words(missing), there, at, base, 4));
 }
 
+// a[index[i]], the index taken modulo the lanes
+inline V permute(V a, V index) { return from(_mm512_permutexvar_epi32(words(index), words(a))); }
+
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
 inline V zip_low(V a, V b) {
     const __m512i turns = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -38,6 +41,24 @@ inline V zip_low(V a, V b) {
 inline V zip_high(V a, V b) {
     const __m512i turns = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
     return from(_mm512_permutex2var_epi32(words(a), turns, words(b)));
+}
+
+// Four words of each of sixteen lines, transposed: word at + j of line i is in lane i of a[j].
+inline void load_columns(V (&a)[4], const uint32_t* const* lines, int64_t at) {
+    const auto quarter = [&](int line) { return _mm_loadu_ps(reinterpret_cast<const float*>(lines[line] + at)); };
+    __m512 rows[4];
+    for (int i = 0; i < 4; ++i) {
+        rows[i] = _mm512_castps128_ps512(quarter(i));
+        rows[i] = _mm512_insertf32x4(rows[i], quarter(i + 4), 1);
+        rows[i] = _mm512_insertf32x4(rows[i], quarter(i + 8), 2);
+        rows[i] = _mm512_insertf32x4(rows[i], quarter(i + 12), 3);
+    }
+    for (int half = 0; half < 2; ++half) {
+        const __m512 low = half ? _mm512_unpackhi_ps(rows[0], rows[1]) : _mm512_unpacklo_ps(rows[0], rows[1]);
+        const __m512 high = half ? _mm512_unpackhi_ps(rows[2], rows[3]) : _mm512_unpacklo_ps(rows[2], rows[3]);
+        a[2 * half] = from(_mm512_shuffle_ps(low, high, 0x44));
+        a[2 * half + 1] = from(_mm512_shuffle_ps(low, high, 0xee));
+    }
 }
 
 // Every NaN as the one word that stands for it.

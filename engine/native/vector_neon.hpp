@@ -33,6 +33,12 @@ inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
     return load(missing, w);
 }
 
+// a[index[i]], the index taken modulo the lanes
+inline V permute(V a, V index) {
+    const uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), vandq_u32(words(index), vdupq_n_u32(3)), 0x04040404);
+    return from(vreinterpretq_u32_u8(vqtbl1q_u8(vreinterpretq_u8_u32(words(a)), vreinterpretq_u8_u32(bytes))));
+}
+
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
 inline V zip_low(V a, V b) { return from(vzip1q_u32(words(a), words(b))); }
 inline V zip_high(V a, V b) { return from(vzip2q_u32(words(a), words(b))); }

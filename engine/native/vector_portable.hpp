@@ -42,6 +42,13 @@ inline V gather(V missing, const uint32_t* base, const int32_t* offsets) {
     return from(w);
 }
 
+// a[index[i]], the index taken modulo the lanes
+inline V permute(V a, V index) {
+    U32 w{};
+    for (int i = 0; i < V::kLanes; ++i) w[i] = words(a)[words(index)[i] % V::kLanes];
+    return from(w);
+}
+
 // The words of `a` and `b` in turn: of their lower halves, of their upper halves.
 inline V zip_low(V a, V b) { return from(U32{words(a)[0], words(b)[0], words(a)[1], words(b)[1]}); }
 inline V zip_high(V a, V b) { return from(U32{words(a)[2], words(b)[2], words(a)[3], words(b)[3]}); }

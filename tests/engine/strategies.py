@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 __all__ = [
-    "SPECIAL", "Case", "cases", "contractions", "convolutions", "deep_products", "nests", "programs",
+    "SPECIAL", "Case", "cases", "contractions", "convolutions", "deep_products", "layouts", "nests", "programs",
     "rowwise", "scatters", "unions", "updates",
     "words",
 ]  # fmt: skip
@@ -258,6 +258,42 @@ def rowwise(draw: st.DrawFn) -> Program:
     values = [value for value, kind in enumerate(types) if kind == full]
     following = (draw(st.sampled_from(values)), draw(st.sampled_from(values)))
     return Program((2,), (full, full), (), tuple(made), following, (len(types) - 1,))
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Program:
+    """A map or a fold whose operands lie in any order: repeated, transposed, with a stride, or spread with gaps."""
+    extents: list[int] = []
+    for _ in range(draw(st.integers(2, 4))):
+        extent = draw(st.sampled_from([2, 3, 8, 14, 16, 24, 65, 128, 520]))
+        extents.append(max(1, min(extent, 10_000 // math.prod(extents))))
+    folded = draw(st.sampled_from([0, 0, 1, 2]))
+    loops, reads = range(len(extents)), []
+    for number in range(draw(st.integers(1, 3))):
+        order = draw(st.sampled_from([loops, loops, loops[::-1], (*loops[:-2], *loops[:-3:-1])]))
+        without = draw(st.sampled_from([-1, -1, *loops]))
+        odd = draw(st.booleans())
+        axes = []
+        for loop in order:
+            size, where = extents[loop], draw(st.sampled_from(["here", "stride", "gaps"])) if odd else "here"
+            if loop == without:
+                continue
+            if where == "here":
+                axes.append(Axis(size, ((loop, 1),)))
+            elif where == "stride":
+                axes.append(Axis(2 * size, ((loop, 2),), draw(st.integers(0, 1))))
+            else:
+                axes.append(Axis((size + 1) // 2, ((loop, 1),), draw(st.integers(-1, 0)), Mode.EXACT, 2))
+        reads.append(Read(number, tuple(axes), draw(st.sampled_from([0, NAN]))))
+    if folded and draw(st.integers(0, 3)):
+        body, result = draw(known_bodies(len(reads), 0))
+    else:
+        body, result = draw(bodies(len(reads), 0, folded > 0))
+    outer, fold = tuple(extents[: len(extents) - folded]), tuple(extents[len(extents) - folded :])
+    nest = Nest(
+        DType.f32, outer, tuple(reads), body, result, fold, draw(st.sampled_from(SPECIAL)) if fold else 0
+    )
+    return one_nest(nest, [read.shape for read in reads])
 
 
 @st.composite

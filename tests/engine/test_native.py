@@ -43,6 +43,7 @@ from engine.strategies import (
     contractions,
     convolutions,
     deep_products,
+    layouts,
     programs,
     rowwise,
     scatters,
@@ -122,6 +123,12 @@ def test_convolutions(case: Case) -> None:
 @thorough
 def test_nests_that_run_row_by_row(case: Case) -> None:
     check(case, steps=2)
+
+
+@given(case=cases(layouts()))
+@thorough
+def test_operands_in_any_order(case: Case) -> None:
+    check(case, steps=1)
 
 
 @given(case=cases(unions()))
