@@ -35,7 +35,7 @@ private:
     struct Reader;
     struct Tile;
 
-    int64_t tile_words() const { return columns_ < kMapTile ? most_rows_ * columns_ : kMapTile; }
+    int64_t tile_words() const { return columns_ <= kMapTile ? most_rows_ * columns_ : kMapTile; }
     Load choose_load(int operand) const;
     void load(Tile& tile, const Reader& reader) const;
     void transpose(const Tile& tile, const Reader& reader, uint32_t* to) const;

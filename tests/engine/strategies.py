@@ -265,7 +265,7 @@ def layouts(draw: st.DrawFn) -> Program:
     """A map or a fold whose operands lie in any order: repeated, transposed, with a stride, or spread with gaps."""
     extents: list[int] = []
     for _ in range(draw(st.integers(2, 4))):
-        extent = draw(st.sampled_from([2, 3, 8, 14, 16, 24, 65, 128, 520]))
+        extent = draw(st.sampled_from([2, 3, 8, 14, 16, 24, 65, 128, 512, 520]))
         extents.append(max(1, min(extent, 10_000 // math.prod(extents))))
     folded = draw(st.sampled_from([0, 0, 1, 2]))
     loops, reads = range(len(extents)), []
