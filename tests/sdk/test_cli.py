@@ -152,7 +152,7 @@ def test_a_strategy_is_posted_from_the_command_line(
     chain = Web3Chain(devnet.rpc, devnet.deployment)
     files = load_job(chain, HttpStore(gateway), JobId(int(number)))
     train = [spec for spec in files.plan.segments if spec.steps == 8]
-    assert (len(train), files.plan.price, max(spec.quorum for spec in files.plan.segments)) == (6, 1000, 9)
+    assert (len(train), files.plan.price, max(spec.quorum for spec in files.plan.segments)) == (6, 1000, 6)
     rows = [files.dataset(files.plan.segments.index(spec)).tensors["order"][:16] for spec in train[:3]]
     whole = datasets(1, 48)[0].tensors["order"]
     assert all((rows[k] == whole[k::3]).all() for k in range(3))

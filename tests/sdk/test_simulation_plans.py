@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import crowdtrain as ct
+import numpy as np
 import pytest
 from crowdtrain import cli, strategies
 from crowdtrain._errors import ConfigError, PlanError
@@ -221,6 +222,41 @@ def test_what_a_recipe_keeps_is_what_was_measured() -> None:
     measured = {name: int(re.split(" [±%]", share)[0]) for name, share in shares.items() if "%" in share}
     found = {recipe.name: round(100 * recipe.kept) for recipe in RECIPES}
     assert found == {"data parallel": 100} | {name: measured[row] for name, row in MEASURED.items()}
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES if not recipe.gradients])
+def test_what_is_planned_is_what_was_measured(name: str) -> None:
+    """A recipe's plan has the segments of the benchmark's row, and the very programs, but for training's own data."""
+    from crowdtrain.demo.text import Text
+
+    from bench.strategies import PRETRAINING, Course, Setting
+
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    rounds, workers = 2, 2
+    letters = np.arange(4000, dtype=np.int32) % 3
+    corpus = Text("abc", letters, letters)
+    course = Course(Setting(workers=workers, before=1, steps=rounds * recipe.steps), 0, corpus)
+    measured = PRETRAINING[MEASURED[name]](course)
+    steps = workers * rounds * recipe.steps
+    program, data = course.training, course.read(steps, worker=0)
+    planned = strategies.planned(
+        recipe, program, data, program.initial_state(), workers=workers, steps=steps, price=0
+    )
+
+    def shape(blueprint: strategies.Blueprint) -> list[object]:
+        return [
+            (
+                role,
+                spec.steps,
+                spec.inputs,
+                spec.fallbacks,
+                spec.quorum,
+                role.what == "train" or spec.program_root,
+            )
+            for role, spec in zip(blueprint.roles, blueprint.plan.segments, strict=True)
+        ]
+
+    assert shape(planned) == shape(measured)
 
 
 def test_advice_is_shown_and_turned_into_json() -> None:

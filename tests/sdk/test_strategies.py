@@ -253,6 +253,14 @@ def test_who_comes_late_joins_the_next_merge_and_what_was_lost_is_not_made_up(
     assert_close(found, shared)
 
 
+def test_who_has_only_trained_does_not_count_for_the_quorum() -> None:
+    blueprint = strategies.elastic_diloco(training(), datasets(2, 3), rounds=1, steps=3, quorum=1)
+    late = [i for i, role in enumerate(blueprint.roles) if role.what == "encode"]
+    with pytest.raises(ct.PlanError, match="optional inputs"):
+        strategies.carry_out(blueprint, late=late)
+    strategies.carry_out(blueprint, late=late[:1])
+
+
 def test_changes_count_by_their_steps() -> None:
     """A worker whose steps are a hundredth of the other's hardly moves the model."""
     blueprint = strategies.elastic_diloco(

@@ -13,6 +13,8 @@ from crowdtrain_engine import Program
 from crowdtrain_engine.validation import cost
 
 from crowdtrain._errors import PlanError
+from crowdtrain.optim import SGD
+from crowdtrain.optim.rule import Optimizer
 from crowdtrain.simulation.workload import MAX_TASKS, Task, Workload, check_number
 from crowdtrain.strategies.codecs import Codec, Quantized, TopK
 from crowdtrain.strategies.stepwise import SPARSE_SPECTRUM
@@ -94,6 +96,10 @@ class Recipe:
     """numbers that the outer optimizer keeps for each parameter"""
     quorum: float = 1.0
     """part of the workers without whom nothing is merged; who is late adds to the next round"""
+    outer: Optimizer | None = None
+    """with which merges move the parameters; one that suits the number of rounds if it is not given"""
+    decay: float = 1.0
+    """what is kept, from round to round, of what codes have lost"""
 
     def __post_init__(self) -> None:
         for what in ("steps", "fragments", "shards"):
@@ -107,18 +113,19 @@ class Recipe:
 
 
 Q2, Q4 = Quantized(2), Quantized(4)
+BRISK, HEAVY = (SGD(lr=1.0, momentum=momentum, nesterov=True) for momentum in (0.5, 0.6))
 SPARSE = TopK(16, 4, Q2)
 RECIPES = (
     Recipe("data parallel", 1, gradients=True, outer_slots=2),
-    Recipe("DeMo", 1, kept=0.71, gradients=True, codec=SPARSE_SPECTRUM, outer_slots=0),
-    Recipe("local SGD", 50, kept=0.34, outer_slots=0),
-    Recipe("DiLoCo", 50, kept=0.76),
-    Recipe("DiLoCo, 4-bit", 8, kept=0.92, codec=Q4, broadcast=Q4),
-    Recipe("DiLoCo, 2-bit", 25, kept=0.88, codec=Q2, broadcast=Q2),
-    Recipe("DiLoCo, rare", 40, kept=0.77, codec=Q2, broadcast=Q2),
-    Recipe("SparseLoCo", 10, kept=0.84, codec=SPARSE, broadcast=SPARSE),
-    Recipe("streaming DiLoCo", 20, kept=0.89, codec=Q2, broadcast=Q2, fragments=4),
-    Recipe("elastic DiLoCo", 8, kept=0.92, codec=Q4, quorum=0.75),
+    Recipe("DeMo", 1, kept=0.72, gradients=True, codec=SPARSE_SPECTRUM, outer_slots=0),
+    Recipe("local SGD", 50, kept=0.32, outer_slots=0, outer=SGD(lr=1.0)),
+    Recipe("DiLoCo", 50, kept=0.74, outer=BRISK),
+    Recipe("DiLoCo, 4-bit", 8, kept=0.92, codec=Q4, broadcast=Q4, outer=BRISK),
+    Recipe("DiLoCo, 2-bit", 25, kept=0.88, codec=Q2, broadcast=Q2, outer=HEAVY),
+    Recipe("DiLoCo, rare", 40, kept=0.76, codec=Q2, broadcast=Q2, outer=HEAVY),
+    Recipe("SparseLoCo", 10, kept=0.85, codec=SPARSE, broadcast=SPARSE, outer=BRISK, decay=0.95),
+    Recipe("streaming DiLoCo", 20, kept=0.87, codec=Q2, broadcast=Q2, fragments=4, outer=BRISK),
+    Recipe("elastic DiLoCo", 8, kept=0.92, codec=Q4, quorum=0.5, outer=BRISK),
 )  # fmt: skip
 """Strategies that are compared. Each kept this part of the gain when a small GPT was trained (``docs/STRATEGIES.md``);
 for another model that is a guess: measure, and give other recipes."""

@@ -14,7 +14,7 @@ from crowdtrain._training import LoweredProgram
 from crowdtrain.strategies.blueprint import Blueprint
 from crowdtrain.strategies.codecs import Exact
 from crowdtrain.strategies.elastic import elastic_diloco
-from crowdtrain.strategies.periodic import diloco, local_sgd, sparse_loco, streaming_diloco
+from crowdtrain.strategies.periodic import diloco, streaming_diloco
 
 if TYPE_CHECKING:
     from crowdtrain.simulation import Recipe
@@ -38,23 +38,31 @@ def planned(
     """
     if recipe.gradients:
         raise PlanError(f"{recipe.name} needs the program of a step's gradients; post it from Python")
+    if recipe.shards > 1 or (recipe.broadcast is not None and recipe.quorum < 1):
+        raise PlanError(f"{recipe.name} cannot be planned: merges of shards, or a broadcast with a quorum")
     rounds = steps // (workers * recipe.steps)
     if rounds < 1:
-        raise PlanError(f"{steps} steps are less than a round: {recipe.steps} for each of {workers} workers")
+        raise PlanError(
+            f"{steps} steps are less than a round, {recipe.steps} for each of {workers} workers: take fewer of either"
+        )
     own = {field.name: getattr(program, field.name) for field in fields(Program)}
     lowered = LoweredProgram(**own, initial=dict(state))
     parts = dealt_out(data, workers, rounds * recipe.steps)
     common: _Size = {"rounds": rounds, "steps": recipe.steps, "price": price}
+    codec, broadcast = recipe.codec, recipe.broadcast
     if recipe.quorum < 1:
         quorum = ceil(recipe.quorum * workers)
-        return elastic_diloco(lowered, parts, quorum=quorum, codec=recipe.codec or Exact(), **common)
+        return elastic_diloco(
+            lowered, parts, quorum=quorum, outer=recipe.outer, codec=codec or Exact(), **common
+        )
     if recipe.fragments > 1:
-        return streaming_diloco(lowered, parts, fragments=recipe.fragments, codec=recipe.codec, **common)
-    if recipe.outer_slots:
-        return diloco(lowered, parts, codec=recipe.codec, broadcast=recipe.broadcast, **common)
-    if recipe.codec is None:
-        return local_sgd(lowered, parts, **common)
-    return sparse_loco(lowered, parts, codec=recipe.codec, **common)
+        return streaming_diloco(
+            lowered, parts, fragments=recipe.fragments, overlap=recipe.overlap, outer=recipe.outer,
+            codec=codec, broadcast=broadcast, **common,
+        )  # fmt: skip
+    return diloco(
+        lowered, parts, outer=recipe.outer, codec=codec, broadcast=broadcast, decay=recipe.decay, **common
+    )
 
 
 def dealt_out(data: Dataset, workers: int, steps: int) -> list[Dataset]:

@@ -51,7 +51,10 @@ def elastic_diloco(
         types, crew.workers, outer or outer_optimizer(rounds),
         codec=codec, weights=list(map(float, counts)), buffers=crew.buffers or None, clocks=sorted(set(counts)),
     )  # fmt: skip
-    encodings = {count: encode(types, codec, weight=float(count)) for count in set(counts)}
+    encodings = {
+        count: encode(types, codec, weight=float(count), buffers=crew.buffers or None)
+        for count in set(counts)
+    }
     workers = [_Worker(crew, k, count, encodings[count]) for k, count in enumerate(counts)]
     memory: dict[str, Ref] = {}
     clocks = dict.fromkeys(counts, draft.begin(CLOCK, crew.layouts[0].tensors[CLOCK]))
@@ -97,6 +100,8 @@ class _Worker:
         base = crew.shared[PARAMETERS]
         out = crew.train(k, round_, self.steps, {**start, CLOCK: clock})
         inputs: dict[str, Ref | Either] = {"base": base, "local": out[PARAMETERS]}
+        if crew.buffers:
+            inputs[BUFFERS] = out[BUFFERS]
         before = {**self._before, "fresh": self._nothing["fresh"]}
         inputs |= {name: Either(ref, before[name]) for name, ref in self._kept.items()}
         inputs |= dict(zip(("merged", "earlier"), reversed(self.merged[-2:]), strict=False))
@@ -107,5 +112,5 @@ class _Worker:
             f"weight.{k}": Either(sent["weight"], self._nothing["weight"]),
         }
         if crew.buffers:
-            offered[f"{BUFFERS}.{k}"] = Either(out[BUFFERS], crew.shared[BUFFERS])
+            offered[f"{BUFFERS}.{k}"] = Either(sent[BUFFERS], crew.shared[BUFFERS])
         return offered

@@ -148,7 +148,14 @@ def _added(*terms: Expr) -> Expr:
     return total
 
 
-def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | None = None) -> Written:
+def encode(
+    types: Types,
+    codec: Codec,
+    *,
+    decay: float = 1.0,
+    weight: float | None = None,
+    buffers: Types | None = None,
+) -> Written:
     """A worker's change since the last merge, encoded.
 
     Groups: ``base`` (the tensors as the last merge left them), ``local`` (as the worker has them now), ``lost`` (what
@@ -158,10 +165,12 @@ def encode(types: Types, codec: Codec, *, decay: float = 1.0, weight: float | No
     With ``weight`` a merge may do without the worker: group ``weight`` becomes this number, and if the merge to which
     ``code`` was offered did not take it, what it said is sent once more, and its weight added. The merge before took
     the weight ``merged`` from the worker, the one before that ``earlier``; to it ``code`` was offered if ``fresh`` is
-    0. Afterwards it is 1.
+    0. Afterwards it is 1. A group of ``buffers`` stays as it is: it is there for a merge with the code, or not at all.
     """
     sheet = _Sheet()
     b = sheet.b
+    if buffers:
+        sheet.group("buffers", buffers)
     base, local = sheet.group("base", types), sheet.group("local", types)
     keeps = not codec.is_exact or weight is not None
     lost = sheet.group("lost", types, 0.0) if keeps else {}
