@@ -42,7 +42,7 @@ from crowdtrain.game import Move, defend
 from crowdtrain.game.sabotage import Sabotage
 from crowdtrain.jobs import JobFiles
 from crowdtrain.plan import leaf
-from crowdtrain.runs import TRIAL, Appraisal, Hardware, Progress, Run, RunId, Runs, Speeds
+from crowdtrain.runs import TRIAL, TRIAL_MOST, Appraisal, Hardware, Progress, Run, RunId, Runs, Speeds
 from crowdtrain.shelf import Shelf
 from crowdtrain.stores import Store
 from crowdtrain.watch import ChainView, Watch, shown_audit
@@ -98,7 +98,7 @@ class Solver:
         self._runs = Runs(folder / "runs")
         self._watch = Watch(chain, self._refuse, self._left_alone, self.agent.first_block)
         self._appraisals: dict[bytes, Appraisal] = {}
-        self._speeds = Speeds(folder / "speeds.json")
+        self._speeds = Speeds(folder / "speeds.json", hardware)
         self._prepared: dict[SegmentKey, bytes] = {}
         self._replays: dict[Path, Replay] = {}
         self._last_run: Run | None = None
@@ -220,8 +220,10 @@ class Solver:
         root = files.input_root(key.index, seen.of_job(key.job))
         run = self._runs.get(RunId(key, leaf(spec), root))
         run.prepare(files, seen.of_job(key.job))
-        if spec.steps > 1 and spec.program_root not in self._speeds:
-            self._speeds.learn(spec.program_root, run.measure(files, self._hardware))
+        # what a trial costs is not paid for, so it must be short
+        if spec.steps > 1 and appraisal.seconds <= TRIAL_MOST and spec.program_root not in self._speeds:
+            took = run.measure(files, self._hardware, self.agent.gate.wait)
+            self._speeds.learn(spec.program_root, took)
         return root
 
     def _execute(self, key: SegmentKey, seen: ChainView) -> Run:

@@ -73,7 +73,8 @@ AuditShare = Annotated[
 Strategy = Annotated[
     str | None,
     typer.Option(
-        help="Many workers: a strategy's name, as crowdtrain simulate lists them, or auto: what is recommended."
+        help="Many workers: a strategy's name, as crowdtrain simulate lists them, or auto: what is recommended. "
+        "Lower the program for what a worker does: a learning-rate schedule is for steps / workers."
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Workers of the strategy, who share the steps.")]
@@ -83,7 +84,8 @@ Inner = Annotated[
 Machines = Annotated[
     Path | None,
     typer.Option(
-        "--fleet", help="TOML or JSON file of machines; those that worked in the last day by default."
+        "--fleet",
+        help="TOML or JSON file of machines; those that worked in the last 7,200 blocks by default.",
     ),
 ]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the job.")]
@@ -130,7 +132,8 @@ def _crowd_quote(
     from crowdtrain.simulation import RECIPES, Fleet
     from crowdtrain.strategies import planned
 
-    machines = client.fleet() if fleet is None else Fleet.read(fleet)
+    named = None if fleet is None else Fleet.read(fleet)
+    machines = client.fleet() if named is None and strategy in (None, AUTO) else named
     if strategy is None:
         if workers or inner:
             raise ConfigError("--workers and --inner-steps are those of a --strategy")
@@ -143,7 +146,7 @@ def _crowd_quote(
     advice = None
     if strategy == AUTO:
         if machines is None:
-            raise ConfigError("nobody has worked in the last day: name a --fleet, or a strategy")
+            raise ConfigError("nobody has worked in the last 7,200 blocks: name a --fleet, or a strategy")
         postable = [
             with_steps(recipe, inner)
             for recipe in RECIPES
@@ -153,14 +156,19 @@ def _crowd_quote(
         if advice.best is None:
             raise ConfigError(advice.why)
         recipe, workers = advice.best.recipe, workers or advice.best.workers
+        if workers == 1:
+            return make_quote(
+                client, bundle, steps=steps, price=price, stake=stake, fleet=machines, **options
+            )
     else:
         recipe = find_recipe(strategy, inner)
     blueprint = planned(
         recipe, bundle.program, bundle.data, bundle.state,
-        workers=workers or (2 if machines is None else len(machines)), steps=steps, price=parse_amount(price),
+        workers=workers or (2 if named is None else len(named)), steps=steps, price=parse_amount(price),
     )  # fmt: skip
+    # speeds of strangers advise, but set no terms
     offer = client.quote_plan(
-        blueprint, fleet=machines, stake=None if stake is None else parse_amount(stake), **options
+        blueprint, fleet=named, stake=None if stake is None else parse_amount(stake), **options
     )
     return replace(offer, advice=advice)
 

@@ -44,7 +44,11 @@ MOST_SECONDS = 30 * 24 * 3600
 MOST_AUDITS = 4
 """most auditors of a segment that can be asked for, and most prices that they can share"""
 RECENT, RECENT_JOBS = 7200, 50
-"""blocks (a day of them) and jobs that tell who is online"""
+"""blocks and jobs that tell who is online"""
+FLEET_SECONDS = 10.0
+"""for looking at them"""
+MAX_SPEED = 1e13
+"""operations a second that are believed of a machine"""
 MAX_MACHINES = 256
 """of those that are online, when strategies are compared"""
 OVERLAP = 12
@@ -290,7 +294,7 @@ class Client:
         price: int,
         segments: int | None = None,
         interval: int | None = None,
-        speed: float | None = None,
+        speed: float = SPEED,
         fleet: Fleet | None = None,
         **options: Unpack[Options],
     ) -> Quote:
@@ -298,12 +302,9 @@ class Client:
 
         ``price`` is in token units for each segment. What is not given is chosen: segments of about ten minutes at
         ``speed`` operations a second, 16 checkpoints each; for the rest see :class:`Options`. With a ``fleet``
-        (:meth:`fleet` finds the one that is online) the speed is that of its fastest machine, and the quote says which
-        strategy suits it. Raises ProgramError or DataError if program and data do not fit together or are too short,
-        PlanError if no plan can be made.
+        (:meth:`fleet` finds the one that is online) the quote says which strategy suits it. Raises ProgramError or
+        DataError if program and data do not fit together or are too short, PlanError if no plan can be made.
         """
-        if speed is None:
-            speed = SPEED if fleet is None else max(machine.speed for machine in fleet.machines)
         bound = program.bind(data.rows) if program.is_open else program
         bound.validate()
         data.check(bound)
@@ -326,46 +327,58 @@ class Client:
         )  # fmt: skip
 
     def fleet(self, blocks: int = RECENT) -> Fleet | None:
-        """The machines that committed something in the last ``blocks`` blocks, with the speed at which they did: their
-        segments' operations by the time from claim to commitment; None if nobody did.
+        """The machines of whose work something was settled in the last ``blocks`` blocks, with the speed at which they
+        did it: their segments' operations by the time from claim to commitment; None if there are none.
 
-        Jobs whose files cannot be had are passed over.
+        The newest jobs are looked at first, for some seconds at most. Jobs whose files cannot be had are passed over,
+        as are segments of a single step, such as merges. Who buys its own work can have any speed here, so it is for
+        advice only.
         """
         from crowdtrain.simulation import Fleet, Machine
 
         last = self.chain.head()[0]
-        work, spent = Counter[str](), Counter[str]()
-        since: dict[tuple[object, object], int] = {}
-        files: dict[JobId, JobFiles | None] = {}
+        by_job: dict[JobId, list[ChainEvent]] = {}
         for event in self.chain.events(max(0, last - blocks), last):
-            key, values = (event.fields.get("job"), event.fields.get("segment")), event.fields
-            if event.name not in ("Claimed", "Committed"):
+            if event.contract == "Market" and event.name in ("Claimed", "Committed", "Settled"):
+                by_job.setdefault(JobId(int(str(event.fields["job"]))), []).append(event)
+        work, spent = Counter[str](), Counter[str]()
+        until = time.monotonic() + FLEET_SECONDS
+        for job in sorted(by_job, reverse=True)[:RECENT_JOBS]:
+            if time.monotonic() > until:
+                break
+            try:
+                self._settled(load_job(self.chain, self.store, job), by_job[job], work, spent)
+            except (CrowdtrainError, EngineError, IndexError):
                 continue
-            job, index, until = (JobId(int(str(values[name]))) for name in ("job", "segment", "until"))
-            if job not in files:
-                files[job] = self._files(job) if len(files) < RECENT_JOBS else None
-            found = files[job]
-            if found is None:
-                continue
-            if event.name == "Claimed":
-                since[key] = until - found.job.terms.lease
-            elif key in since:
-                try:
-                    program, spec = found.program(index), found.spec(index)
-                    program.validate()
-                except (CrowdtrainError, EngineError, IndexError):
-                    continue
-                solver = str(values["solver"])
-                work[solver] += spec.steps * cost(program).operations
-                spent[solver] += max(1, until - found.job.terms.window - since[key])
-        machines = [Machine(work[solver] / spent[solver], solver) for solver in sorted(work) if work[solver]]
+        machines = [
+            Machine(min(work[solver] / spent[solver], MAX_SPEED), solver)
+            for solver in sorted(work)
+            if work[solver]
+        ]
         return Fleet(tuple(machines[:MAX_MACHINES])) if machines else None
 
-    def _files(self, job: JobId) -> JobFiles | None:
-        try:
-            return load_job(self.chain, self.store, job)
-        except (CrowdtrainError, EngineError):
-            return None
+    @staticmethod
+    def _settled(
+        files: JobFiles, events: Sequence[ChainEvent], work: Counter[str], spent: Counter[str]
+    ) -> None:
+        """Adds up what each solver's settled segments of a job came to."""
+        terms, operations = files.job.terms, dict[bytes, int]()
+        since, took = dict[int, int](), dict[int, int]()
+        for event in events:
+            index = int(str(event.fields["segment"]))
+            spec = files.spec(index)
+            if event.name == "Claimed":
+                since[index] = int(str(event.fields["until"])) - terms.lease
+            elif event.name == "Committed" and index in since:
+                took[index] = int(str(event.fields["until"])) - terms.window - since[index]
+            elif event.name == "Settled" and index in took and spec.steps > 1:
+                if spec.program_root not in operations:
+                    program = files.program(index)
+                    program.validate()
+                    operations[spec.program_root] = cost(program).operations
+                solver = str(event.fields["solver"])
+                work[solver] += spec.steps * operations[spec.program_root]
+                spent[solver] += max(1, took[index])
 
     def quote_plan(
         self,

@@ -10,6 +10,7 @@ Solvers and verifiers run segments in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -50,6 +51,7 @@ from crowdtrain.jobs import JobFiles, SegmentOf
 
 __all__ = [
     "TRIAL",
+    "TRIAL_MOST",
     "Appraisal",
     "Cancelled",
     "Hardware",
@@ -65,6 +67,8 @@ __all__ = [
 ]
 
 Pace = Callable[[int, Mapping[str, Array], float], None]
+TRIAL_MOST = 1.0
+"""seconds that a step may take, by its operations, for a trial"""
 TRIAL = 0.2
 """seconds for which a program that was never run here is tried"""
 CHUNK = 1.0
@@ -145,29 +149,34 @@ class Speeds:
     LASTS = 600.0
     """seconds after which a program is tried again"""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, hardware: Hardware) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._how = f"{hardware.backend} {hardware.isa} {hardware.threads} {hardware.share}"
+        self._known: dict[bytes, tuple[float, float]] = {}
         try:
-            known = json.loads(path.read_bytes())
-            self._known = {
-                bytes.fromhex(root): (float(took), float(at)) for root, (took, at) in known.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
-            self._known = {}  # it can all be measured again
+            found = json.loads(path.read_bytes())
+            if found["how"] == self._how:
+                known = found["known"].items()
+                self._known = {bytes.fromhex(root): (float(took), float(at)) for root, (took, at) in known}
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+            pass  # it can all be measured again
 
     def learn(self, root: bytes, seconds: float) -> None:
-        """Notes what a step of a program takes, of the programs that were run last."""
-        self._known.pop(root, None)
-        self._known[root] = seconds, time.time()
-        self._known = dict(list(self._known.items())[-self.MOST :])
-        with atomic_file(self._path) as file:
-            file.write(json.dumps({root.hex(): known for root, known in self._known.items()}).encode())
+        """Notes what a step of a program takes, of the programs that were run last; a full disk stops nothing."""
+        with self._lock:
+            self._known.pop(root, None)
+            self._known[root] = seconds, time.time()
+            self._known = dict(list(self._known.items())[-self.MOST :])
+            known = {root.hex(): known for root, known in self._known.items()}
+            with contextlib.suppress(OSError), atomic_file(self._path) as file:
+                file.write(json.dumps({"how": self._how, "known": known}).encode())
 
     def forget(self, now: float) -> frozenset[bytes]:
         """Forgets what was measured long before ``now``; of which programs."""
-        old = frozenset(root for root, (_, at) in self._known.items() if not 0 <= now - at < self.LASTS)
-        for root in old:
-            del self._known[root]
+        with self._lock:
+            old = frozenset(root for root, (_, at) in self._known.items() if not 0 <= now - at < self.LASTS)
+            for root in old:
+                del self._known[root]
         return old
 
     def __contains__(self, root: bytes) -> bool:
@@ -175,7 +184,8 @@ class Speeds:
 
     def corrected(self, root: bytes, appraisal: Appraisal) -> Appraisal:
         """An appraisal with the time that was measured, if one was."""
-        return replace(appraisal, seconds=self._known[root][0]) if root in self._known else appraisal
+        known = self._known.get(root)
+        return appraisal if known is None else replace(appraisal, seconds=known[0])
 
 
 def measure_speed(backend: str, threads: int | None, isa: str | None, seconds: float = 0.2) -> float:
@@ -406,10 +416,13 @@ class Run:
         self._save()
         return state
 
-    def measure(self, files: JobFiles, hardware: Hardware) -> float:
-        """Seconds of a step here, by steps that are run and forgotten; the input must be here."""
+    def measure(self, files: JobFiles, hardware: Hardware, wait: Callable[[], None] = lambda: None) -> float:
+        """Seconds of a step here, by steps that are run and forgotten; the input must be here. ``wait`` is called now
+        and then, as in :meth:`execute`."""
         index = self.key.index
-        machine = hardware.machine(files.program(index), files.dataset(index), share=hardware.share)
+        machine = hardware.machine(
+            files.program(index), files.dataset(index), pace=lambda *_: wait(), share=hardware.share
+        )
         state, _ = machine.run(
             self._last(machine.program, 0)[1], 0, 1
         )  # the first one makes the engine's plan

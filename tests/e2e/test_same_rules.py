@@ -376,7 +376,8 @@ class Twins:
 
     @deed(2, actor=actors, slot=slots, care=care)
     def forfeit(self, actor: int, slot: int, care: int) -> None:
-        key, spec = self.key(slot, care, SegmentState.COMMITTED), self.spec(self.key(slot, care), care)
+        key = self.key(slot, care, SegmentState.COMMITTED)
+        spec = self.spec(key, care)
         self.do(actor, "forfeit", lambda chain: chain.forfeit(key, spec))
 
     @deed(2, actor=actors, slot=slots, care=care)

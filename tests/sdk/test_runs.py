@@ -225,17 +225,19 @@ def test_a_program_is_tried_before_it_is_claimed(tmp_path: Path) -> None:
 
 def test_what_a_step_took_is_known_after_a_restart(tmp_path: Path) -> None:
     path, guess = tmp_path / "speeds.json", Appraisal(1.0, 2, 3)
-    speeds = Speeds(path)
+    speeds = Speeds(path, HARDWARE)
     for number in range(Speeds.MOST + 1):
         speeds.learn(number.to_bytes(32, "big"), 0.5 + number)
-    again = Speeds(path)
+    again = Speeds(path, HARDWARE)
     assert again.corrected(bytes(31) + b"\1", guess) == Appraisal(1.5, 2, 3)
     assert again.corrected(bytes(32), guess) == guess  # the oldest is forgotten
+    slower = Speeds(path, replace(HARDWARE, share=0.5))
+    assert slower.corrected(bytes(31) + b"\1", guess) == guess  # another way to run
     assert again.forget(time.time()) == frozenset()
     assert len(again.forget(time.time() + Speeds.LASTS)) == Speeds.MOST
     assert again.corrected(bytes(31) + b"\1", guess) == guess
     path.write_text("[1")
-    assert Speeds(path).corrected(bytes(31) + b"\1", guess) == guess
+    assert Speeds(path, HARDWARE).corrected(bytes(31) + b"\1", guess) == guess
 
 
 def test_a_share_of_the_time_is_kept_to(tmp_path: Path) -> None:

@@ -223,3 +223,11 @@ def test_a_cache_believes_no_file_and_keeps_to_its_limits(tmp_path: Path) -> Non
         store.get(names[1], 99)
     store.put(BIG)
     assert store.get(cids.cid_of(BIG), len(BIG)) == BIG
+
+
+def test_a_cache_reads_nothing_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Cached(FakeStore(), tmp_path, 2 * len(BIG))
+    cid = store.put(BIG)
+    monkeypatch.setattr("crowdtrain.stores.cached._parts", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(Corrupt):
+        store.get(cid, 10)

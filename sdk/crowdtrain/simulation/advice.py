@@ -165,6 +165,8 @@ def _option(
     rounds = -(-steps // (workers * recipe.steps))
     simulated = min(rounds, ROUNDS)
     segments = 0
+    if steps < workers * recipe.steps and workers > 1:
+        return Option(recipe, workers, rounds, segments, "the steps are less than a round")
     try:
         runs: list[Forecast] = []
         for count in sorted({max(1, simulated - 1), simulated}):

@@ -40,8 +40,8 @@ class Cached:
 
     def get(self, cid: str, limit: int) -> bytes:
         """See :class:`Store`."""
-        kept = b"".join(self._kept(cid))
-        if kept and len(kept) <= limit:
+        size = self._sizes.get(cid, limit + 1)
+        if size <= limit and len(kept := b"".join(self._kept(cid))) == size:
             return kept
         blob = self._store.get(cid, limit)
         self._keep(cid, blob)
@@ -106,8 +106,12 @@ class Cached:
         self._trim()
 
     def _trim(self) -> None:
-        while sum(self._sizes.values()) > self._most:
-            self._drop(next(iter(self._sizes)))
+        while True:
+            with self._lock:
+                if sum(self._sizes.values()) <= self._most:
+                    return
+                oldest = next(iter(self._sizes))
+            self._drop(oldest)
 
     def _drop(self, cid: str) -> None:
         with self._lock:
