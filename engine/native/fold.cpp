@@ -154,7 +154,7 @@ void Fold::load_lines(Lines& lines, const LineReader& reader) const {
     if (body_.steady[o]) {
         if (lines.from > 0) return;  // still there
         const bool inside = access.inside() && !access.is_index();
-        std::array<const uint32_t*, 16> words{};
+        std::array<const uint32_t*, kMaxOperands> words{};
         for (int64_t i = 0; i < lines.outputs; ++i) {
             if (inside) {
                 slot[i] = reader.tensor[reader.at[i][0]];
@@ -179,7 +179,8 @@ void Fold::load_lines(Lines& lines, const LineReader& reader) const {
     lines.sources[o] = {slot, lines.folds, false};
 }
 
-// Where the words of a slot are for each output.
+// Where the words of a slot are for each output. Of the two that a step reads one at least moves along the fold, so that
+// the lines after the last slot are written for one only.
 void Fold::list_lines(Lines& lines, int slot, std::vector<const uint32_t*>& list) const {
     Source source = lines.sources[slot];
     if (source.same) {
@@ -261,7 +262,7 @@ void Fold::load_row(Tile& tile, int o, const uint32_t* tensor, const Position& a
         return;
     }
     const Access& access = operands_.accesses[o];
-    std::array<const uint32_t*, 16> row{};
+    std::array<const uint32_t*, kMaxOperands> row{};
     for (int gathered : access.gathers()) row[gathered] = tile.slots[gathered] + f * tile.row;
     access.load(kernels_, out, tensor, operands_.outer[o], at, tile.start, tile.outputs, row.data());
 }

@@ -8,7 +8,7 @@ namespace crowdtrain {
 namespace {
 
 constexpr int64_t kMaxEntries = 1 << 14;
-constexpr int64_t kOutputsForEntry = 32;  // twice as many as a nest has operands: an entry and its windows are two words
+constexpr int64_t kOutputsForEntry = 2 * kMaxOperands;  // an entry and its windows are two words
 constexpr int64_t kShortRow = 64;
 constexpr int64_t kOutOfRange = -1;
 

@@ -8,7 +8,7 @@
 namespace crowdtrain {
 namespace {
 
-constexpr int kMaxOperands = 16, kMaxImmediates = 64, kMaxBody = 128, kMaxElementary = 32;
+constexpr int kMaxImmediates = 64, kMaxBody = 128, kMaxElementary = 32;
 constexpr int64_t kMaxExtent = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxFold = int64_t{1} << 26;
 constexpr int64_t kMaxValues = 1 << 16;

@@ -10,6 +10,7 @@
 
 namespace crowdtrain {
 
+constexpr int kMaxOperands = 16;  // of a nest
 constexpr int kMaxRank = 8;
 constexpr int kMaxLoops = 2 * kMaxRank;
 
