@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import safetensors.numpy
@@ -34,6 +34,7 @@ from crowdtrain.optim import AdamW
 from crowdtrain.simulation import Fleet, Forecast, Machine, Market, Network, Workload, simulate
 from crowdtrain.simulation.fleet import HOUR
 from crowdtrain.strategies import Blueprint, carry_out, elastic_diloco
+from crowdtrain.watch import Watch
 from crowdtrain_engine import Dataset, Executor, Program, State
 from rich.console import Console
 
@@ -50,8 +51,6 @@ MEASURED, SLICES, MOST_STEPS = 0.5, 5, 50
 """seconds of processor time for which a program is measured, in how many parts, and most steps of each"""
 ROOM = 1.4
 """what solvers take of a lease has room for so many times a machine's own work: not for that of one twice as fast"""
-OVERLAP = 12
-"""blocks whose events are asked for again"""
 LONG = 240.0
 """seconds after which a job is given up"""
 HOURLY = 1.0
@@ -111,11 +110,15 @@ def crowd(setting: Setting) -> Blueprint:
     )
 
 
+def zeros(program: Program) -> State:
+    """A state of which every word is 0."""
+    return State.from_tensors(program, [np.zeros(kind.shape, kind.dtype.numpy) for kind in program.state])
+
+
 def seconds_of(program: Program, blueprint: Blueprint) -> float:
     """Processor time of a step here, as one thread takes it."""
     index = next(i for i, spec in enumerate(blueprint.plan.segments) if spec.program_root == program.root)
-    state = State.from_tensors(program, [np.zeros(kind.shape, kind.dtype.numpy) for kind in program.state])
-    executor = Executor(program, state, blueprint.dataset(index), backend="native", threads=1)
+    executor = Executor(program, zeros(program), blueprint.dataset(index), backend="native", threads=1)
     executor.run(1)
     times = []
     for _ in range(SLICES):
@@ -237,8 +240,7 @@ class Trial:
             program, data, 4 * count, segments=count, price=self.setting.price // 100, stake=1, audits=0,
             audit_share=0, lease=60, window=2, clock=60,
         )  # fmt: skip
-        zeros = [np.zeros(kind.shape, kind.dtype.numpy) for kind in program.state]
-        job = client.post(quote, State.from_tensors(program, zeros)).id
+        job = client.post(quote, zeros(program)).id
         times = [seen for event, seen in self._watch(job, count) if event.name == "Committed"]
         between = (times[-1] - times[1]) / (count - 2)  # at first the program is tried
         slowest = 4 * self.step_seconds[program.root] / self.setting.share
@@ -289,7 +291,7 @@ class Trial:
         job = client.chain.job(posted.id)
         segments = [client.chain.segment(SegmentKey(posted.id, i)) for i in range(job.terms.segments)]
         training = [i for i, role in enumerate(self.blueprint.roles) if role.what == "train"]
-        expired = self._by_name(event for event, _ in seen if event.name == "Expired")
+        expired = Counter(self.name_of(event) for event, _ in seen if event.name == "Expired")
         absent = {segment.key.index: segment.absent for segment in segments}
         pay: Counter[str] = Counter()
         for segment in segments:
@@ -324,21 +326,16 @@ class Trial:
 
     def _watch(self, job: JobId, count: int, killer: _Killer | None = None) -> list[tuple[ChainEvent, float]]:
         """A job's events until ``count`` segments are settled, each with the time at which it was seen."""
-        chain = self.stage.client.chain
-        first, until = self.stage.devnet.deployment.block, time.monotonic() + LONG
+        watch = Watch(
+            self.stage.client.chain, lambda job: None, first_block=self.stage.devnet.deployment.block
+        )
+        until = time.monotonic() + LONG
         seen: list[tuple[ChainEvent, float]] = []
-        known: set[tuple[str, int]] = set()
         settled = 0
         while settled < count:
             if time.monotonic() > until:
                 raise CrowdtrainError(f"job {job} is not settled after {LONG:.0f} seconds")
-            last = chain.head()[0]
-            events = [e for e in chain.events(first, last) if (e.transaction, e.index) not in known]
-            known |= {(e.transaction, e.index) for e in events}
-            first, fresh = (
-                max(first, last - OVERLAP),
-                [event for event in events if event.fields.get("job") == job],
-            )
+            fresh = [event for event in watch.refresh().events if event.fields.get("job") == job]
             seen += [(event, time.monotonic()) for event in fresh]
             settled += sum(event.name == "Settled" for event in fresh)
             if killer is not None:
@@ -354,23 +351,26 @@ class Trial:
         moved = self.stage.status(name).get("bytes")
         return sum(moved.values()) if isinstance(moved, dict) else 0
 
-    def _by_name(self, events: Any) -> Counter[str]:
-        return Counter(self.stage.names[Address(str(event.fields["solver"]))] for event in events)
+    def name_of(self, event: ChainEvent) -> str:
+        """Of the solver whom an event is about."""
+        return self.stage.names[Address(str(event.fields["solver"]))]
 
     def _held(self, seen: Sequence[tuple[ChainEvent, float]], killer: _Killer) -> float:
         """A machine that is switched off costs nothing, whatever it has claimed."""
-        since: dict[object, float] = {}
+        since: dict[int, float] = {}
         total = 0.0
         for event, at in seen:
             if event.name == "Claimed":
-                since[event.fields["segment"]] = at
+                since[_segment(event)] = at
             elif event.name in ("Committed", "Expired"):
-                name = self.stage.names[Address(str(event.fields["solver"]))]
-                speed = self.setting.speeds[self.names.index(name)]
-                segment = int(str(event.fields["segment"]))
+                segment, speed = _segment(event), self.setting.speeds[self.names.index(self.name_of(event))]
                 end = killer.ends[segment].pop(0) if event.name == "Expired" else at
                 total += speed * (end - since[segment])
         return total
+
+
+def _segment(event: ChainEvent) -> int:
+    return int(str(event.fields["segment"]))
 
 
 class _Killer:
@@ -398,10 +398,7 @@ class _Killer:
         for event in events:
             if event.name != "Claimed":
                 continue
-            segment, name = (
-                int(str(event.fields["segment"])),
-                trial.stage.names[Address(str(event.fields["solver"]))],
-            )
+            segment, name = _segment(event), trial.name_of(event)
             stop = self._machine.fate(setting.seed, segment, self._attempts[segment])[1]
             self._attempts[segment] += 1
             if stop < 1:

@@ -132,7 +132,9 @@ class Solver:
         return View(
             chain=seen,
             books=self._shelf.books,
-            appraisals=dict(self._appraisals),
+            appraisals={
+                root: self._speeds.corrected(root, appraisal) for root, appraisal in self._appraisals.items()
+            },
             prepared=dict(self._prepared),
             complete=frozenset(key for key, run in runs if run.complete),
             stored=frozenset(key for key, run in runs if run.cid),
@@ -264,10 +266,8 @@ class Solver:
                 return
             case Appraise(key), Appraisal():
                 self._appraisals[self._spec(key).program_root] = result
-                self._correct(key)
             case Prepare(key), bytes():
                 self._prepared[key] = result
-                self._correct(key)
             case Execute(key), Run(progress=progress):
                 self._learn(key, progress)
         self.agent.resting.clear(action.about)
@@ -279,12 +279,6 @@ class Solver:
         # a few steps say little, where more were tried
         if progress and progress.rate and (progress.timed >= TRIAL or root not in self._speeds):
             self._speeds.learn(root, 1 / progress.rate)
-            self._correct(key)
-
-    def _correct(self, key: SegmentKey) -> None:
-        root = self._spec(key).program_root
-        if root in self._appraisals:
-            self._appraisals[root] = self._speeds.corrected(root, self._appraisals[root])
 
     # -------------------------------------------------------------- keeping order
 
@@ -317,8 +311,6 @@ class Solver:
             if segment.state is SegmentState.SETTLED or segment.state in HELD:
                 self._runs.drop(run)
         old = self._speeds.forget(time.time())
-        for program in old:
-            self._appraisals.pop(program, None)
         books, known = self._shelf.books, self._seen.segments
         self._prepared = {
             key: root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,24 +126,24 @@ def _crowd_quote(
     fleet: Path | None,
     segments: int | None,
     interval: int | None,
+    shown: bool = True,
     **options: Any,
 ) -> Quote:
-    """A quote for one worker or a strategy, with what suits the fleet that is named or online."""
+    """A quote for one worker or a strategy. If it is ``shown``, with what suits the fleet that is named or online."""
     from crowdtrain.client import advise
     from crowdtrain.simulation import RECIPES, Fleet
     from crowdtrain.strategies import planned
 
-    named = None if fleet is None else Fleet.read(fleet)
-    machines = client.fleet() if named is None and strategy in (None, AUTO) else named
-    if strategy is None:
-        if workers or inner:
-            raise ConfigError("--workers and --inner-steps are those of a --strategy")
-        return make_quote(
-            client, bundle, steps=steps, price=price, stake=stake, segments=segments, interval=interval,
-            fleet=machines, **options,
-        )  # fmt: skip
-    if segments or interval:
+    if strategy is None and (workers or inner):
+        raise ConfigError("--workers and --inner-steps are those of a --strategy")
+    if strategy is not None and (segments or interval):
         raise ConfigError("a strategy has segments and intervals of its own")
+    named = None if fleet is None else Fleet.read(fleet)
+    looks = named is None and (strategy == AUTO or (strategy is None and shown))
+    machines = client.fleet() if looks else named
+    alone = partial(make_quote, client, bundle, steps=steps, price=price, stake=stake, **options)
+    if strategy is None:
+        return alone(segments=segments, interval=interval, fleet=machines if shown else None)
     advice = None
     if strategy == AUTO:
         if machines is None:
@@ -157,9 +158,7 @@ def _crowd_quote(
             raise ConfigError(advice.why)
         recipe, workers = advice.best.recipe, workers or advice.best.workers
         if workers == 1:
-            return make_quote(
-                client, bundle, steps=steps, price=price, stake=stake, fleet=machines, **options
-            )
+            return replace(alone(), advice=advice)
     else:
         recipe = find_recipe(strategy, inner)
     blueprint = planned(
@@ -241,7 +240,7 @@ def post(
     offer = _crowd_quote(
         client, bundle, steps=steps, price=price, segments=segments, interval=interval, stake=stake,
         lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
-        strategy=strategy, workers=workers, inner=inner_steps, fleet=fleet,
+        strategy=strategy, workers=workers, inner=inner_steps, fleet=fleet, shown=not yes,
     )  # fmt: skip
     if not yes:
         Console(stderr=True).print(offer)

@@ -423,9 +423,8 @@ class Run:
         machine = hardware.machine(
             files.program(index), files.dataset(index), pace=lambda *_: wait(), share=hardware.share
         )
-        state, _ = machine.run(
-            self._last(machine.program, 0)[1], 0, 1
-        )  # the first one makes the engine's plan
+        _, state = self._last(machine.program, 0)
+        state, _ = machine.run(state, 0, 1)  # the first one makes the engine's plan
         steps, done, start = 1, 0, time.perf_counter()
         while (spent := time.perf_counter() - start) < TRIAL or not done:
             state, _ = machine.run(state, 1 + done, steps)

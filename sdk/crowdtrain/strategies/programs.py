@@ -325,21 +325,26 @@ def merge(
             moved = update.new["parameter"]
             if broadcast is None:
                 b.next(parameters[name], moved)
-                continue
-            move = b.pointwise(lambda now, was: now - was, moved, parameters[name], what="move")
-            if name in lost:
-                move = b.stored(
-                    b.pointwise(lambda m, e: m + e, move, lost[name], what="move, with what was lost")
-                )
-            code = broadcast.encode(b, move, "move")
-            for part, tensor in code.items():
-                b.next(sent[name][part], tensor)
-            received = broadcast.decode(b, code, kind.shape, "what is received")
-            b.next(parameters[name], _moved(b, parameters[name], received))
-            if name in lost:
-                b.next(lost[name], b.stored(b.pointwise(lambda m, r: m - r, move, received, what="lost")))
+            else:
+                _broadcast(b, broadcast, parameters[name], moved, lost.get(name), sent[name])
     _merge_buffers(b, own, theirs, _shares(b, counted, counted) if own else [])
     return sheet.finish()
+
+
+def _broadcast(
+    b: Builder, codec: Codec, was: Tensor, now: Tensor, lost: Tensor | None, code: Mapping[str, Tensor]
+) -> None:
+    """Writes the nests that encode a move and what was lost before, move as a receiver does, and keep what is lost."""
+    move = b.pointwise(lambda now, was: now - was, now, was, what="move")
+    if lost is not None:
+        move = b.stored(b.pointwise(lambda m, e: m + e, move, lost, what="move, with what was lost"))
+    sent = codec.encode(b, move, "move")
+    for part, tensor in sent.items():
+        b.next(code[part], tensor)
+    received = codec.decode(b, sent, was.shape, "what is received")
+    b.next(was, _moved(b, was, received))
+    if lost is not None:
+        b.next(lost, b.stored(b.pointwise(lambda m, r: m - r, move, received, what="lost")))
 
 
 def _merge_buffers(
