@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -63,13 +64,13 @@ class Setting:
     evaluated: int = 2048
     """windows that are held out"""
 
-    def optimizer(self, times: int = 1) -> AdamW:
+    def optimizer(self, times: Fraction | int = 1) -> AdamW:
         """The inner optimizer, for so many times the steps of a worker."""
         return AdamW(lr=self.rate(times), weight_decay=0.01)
 
-    def rate(self, times: int = 1) -> Schedule:
+    def rate(self, times: Fraction | int = 1) -> Schedule:
         """The learning rate over so many times the steps of a worker."""
-        total = times * self.steps
+        total = round(times * self.steps)
         return warmup_cosine(self.lr, warmup=max(1, total // 20), total=total)
 
 
@@ -236,14 +237,26 @@ def _local(steps: int) -> Case:
 
 
 def _elastic(workers: int | None = None) -> Case:
-    def case(c: Course) -> Blueprint:
-        data = c.data[:workers]
-        quorum = max(1, len(data) // 2)
-        return strategies.elastic_diloco(
-            c.training, data, **c.rounds(8), quorum=quorum, outer=_nesterov(0.5), codec=Q4, state=c.start
-        )
+    return lambda c: _elastic_plan(c.training, c.data[:workers], c.rounds(8), c.start)
 
-    return case
+
+def _elastic_longer(c: Course) -> Blueprint:
+    """A third more rounds, so that as many tokens are read if a quarter of the workers is missing in each."""
+    rounds, workers = c.rounds(8), c.setting.workers
+    rounds["rounds"] = round(Fraction(workers, workers - workers // 4) * rounds["rounds"])
+    steps = rounds["rounds"] * rounds["steps"]
+    data = [c.read(steps, worker) for worker in range(workers)]
+    optimizer = c.setting.optimizer(Fraction(steps, c.setting.steps))
+    return _elastic_plan(c.lowered(optimizer), data, rounds, c.start)
+
+
+def _elastic_plan(
+    program: ct.LoweredProgram, data: Sequence[Dataset], rounds: Rounds, state: State
+) -> Blueprint:
+    quorum = max(1, len(data) // 2)
+    return strategies.elastic_diloco(
+        program, data, **rounds, quorum=quorum, outer=_nesterov(0.5), codec=Q4, state=state
+    )
 
 
 def _longer(c: Course) -> Blueprint:
@@ -284,6 +297,7 @@ PRETRAINING: dict[str, Case] = {
     "elastic DiLoCo, 8 steps, 4 bits up": _elastic(),
     f"the same, {LATE}": _elastic(),
     f"the same, {LOST}": _elastic(),
+    f"the same, {LOST}, a third more rounds": _elastic_longer,
     "the same with three of the workers": _elastic(3),
     "DeMo": lambda c: strategies.demo(
         c.gradients, c.data, steps=c.setting.steps, lr=c.setting.rate(), state=c.start
