@@ -231,7 +231,8 @@ class Progress:
 
 class PacedMachine(Machine):
     """A machine that calls ``pace(step, logs, seconds)`` after every second or so of work, which may raise to end
-    the run. It takes at most ``share`` of the time that one of its threads could compute, and rests in between."""
+    the run. It takes at most ``share`` of the time that one of its threads could compute, and rests in between; in a
+    long rest it calls ``wait`` every second, which may raise too."""
 
     def __init__(
         self,
@@ -239,11 +240,13 @@ class PacedMachine(Machine):
         data: Dataset,
         *,
         pace: Pace = lambda step, logs, seconds: None,
+        wait: Callable[[], None] = lambda: None,
         share: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(program, data, **options)
         self._pace = pace
+        self._wait = wait
         self._share = share
         self._chunk = 1
 
@@ -256,8 +259,8 @@ class PacedMachine(Machine):
             start, used = time.perf_counter(), time.thread_time()
             state, logs = super().run(state, at, length)
             # time for which other processes had the processor is a rest already
-            whole = (time.thread_time() - used) / self._share
-            time.sleep(max(0.0, start + whole - time.perf_counter()) if self._share < 1 else 0.0)
+            if self._share < 1:
+                self._rest(start + (time.thread_time() - used) / self._share)
             spent = time.perf_counter() - start
             parts.append(logs)
             at += length
@@ -266,6 +269,12 @@ class PacedMachine(Machine):
         return state, {
             name: np.concatenate([part[name] for part in parts]) for name in self.program.labels.logs
         }
+
+    def _rest(self, until: float) -> None:
+        while (left := until - time.perf_counter()) > 0:
+            time.sleep(min(left, CHUNK))
+            if left > CHUNK:
+                self._wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,6 +396,11 @@ class Run:
         self.cancelled = False
         spent = [0.0]
 
+        def go_on() -> None:
+            if self.cancelled:
+                raise Cancelled
+            wait()
+
         def pace(step: int, logs: Mapping[str, Array], seconds: float) -> None:
             spent.append(spent[-1] + seconds)
             progress.step = step
@@ -395,13 +409,16 @@ class Run:
             progress.timed = spent[-1] - spent[first]
             progress.rate = (step - begun_at - first) / max(progress.timed, 1e-9)
             progress.loss = _loss(logs)
-            if self.cancelled:
-                raise Cancelled
-            wait()
+            go_on()
 
         index = self.key.index
         machine = hardware.machine(
-            files.program(index), files.dataset(index), pace=pace, deviation=deviation, share=hardware.share
+            files.program(index),
+            files.dataset(index),
+            pace=pace,
+            wait=go_on,
+            deviation=deviation,
+            share=hardware.share,
         )
         start, state = self._last(machine.program)
         progress.step = begun_at = min(start * spec.interval, spec.steps)
@@ -421,7 +438,11 @@ class Run:
         and then, as in :meth:`execute`."""
         index = self.key.index
         machine = hardware.machine(
-            files.program(index), files.dataset(index), pace=lambda *_: wait(), share=hardware.share
+            files.program(index),
+            files.dataset(index),
+            pace=lambda *_: wait(),
+            wait=wait,
+            share=hardware.share,
         )
         _, state = self._last(machine.program, 0)
         state, _ = machine.run(state, 0, 1)  # the first one makes the engine's plan

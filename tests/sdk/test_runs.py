@@ -252,6 +252,20 @@ def test_a_share_of_the_time_is_kept_to(tmp_path: Path) -> None:
     assert part == pytest.approx(5 * whole)
 
 
+def test_a_long_rest_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crowdtrain.runs.CHUNK", 0.01)
+    run, calls = prepared(sample(), tmp_path), 0
+
+    def wait() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(files_of(sample()), replace(HARDWARE, share=1e-9), wait)
+
+
 def test_a_library_keeps_few_files_and_all_plans() -> None:
     given = sample()
     shelf = Shelf(given.store, 2**26)
