@@ -32,6 +32,8 @@ MAX_ATTEMPTS = 1000
 """at one segment, before a simulation gives up"""
 REPORT = 2000
 """events between two reports of progress"""
+LOOKED_AT = 32
+"""open segments of a kind that a machine considers: the first may be ones that it has let expire"""
 MAKERS = 4
 """machines that are asked because they have made inputs of a segment"""
 NOBODY = -1
@@ -287,8 +289,8 @@ class Simulation:
         for heap in (self._wanted[machine], *self._pools_for(machine)):
             while heap and self._state[heap[0]] is not _State.OPEN:
                 heapq.heappop(heap)
-            # the first may be one that this machine has let expire
-            for index in heap[:3]:
+            # not all of them: machines are many
+            for index in heap[:LOOKED_AT]:
                 if self._state[index] is _State.OPEN and self._may(machine, index):
                     self._claim(machine, index)
                     return
@@ -359,9 +361,10 @@ class Simulation:
             if machine != NOBODY and self._idle[machine] and self._may(machine, index):
                 self._claim(machine, index)
                 continue
-            others.append(index)
             if machine != NOBODY:
                 heapq.heappush(self._wanted[machine], index)
+            if worker not in self._bound:
+                others.append(index)
         for index in sorted(others, key=lambda i: (-tasks[i].operations, i)):
             machine = self._choose(index)
             if machine != NOBODY:
