@@ -292,6 +292,8 @@ class Trial:
         segments = [client.chain.segment(SegmentKey(posted.id, i)) for i in range(job.terms.segments)]
         training = [i for i, role in enumerate(self.blueprint.roles) if role.what == "train"]
         expired = Counter(self.name_of(event) for event, _ in seen if event.name == "Expired")
+        claims = _claims(seen)
+        lapsed = {claim for claim, (_, _, end) in claims.items() if end.name == "Expired"}
         absent = {segment.key.index: segment.absent for segment in segments}
         pay: Counter[str] = Counter()
         for segment in segments:
@@ -306,8 +308,8 @@ class Trial:
             seconds=max(at for event, at in seen if event.name == "Committed") - begun,
             moved=self._moved() - moved + sum(self.lives.values()),
             paid=job.spent,
-            held=self._held(seen, killer),
-            claims=sum(event.name == "Claimed" for event, _ in seen),
+            held=self._held(claims, killer),
+            claims=len(claims),
             expired=expired,
             killed=killer.killed,
             steps=sum(specs[i].steps for i in training),
@@ -318,7 +320,7 @@ class Trial:
                     posted.id
                 ).root
                 == carry_out(self.blueprint, absent=absent, threads=1).state.root,
-                "only who was killed lost leases": set(expired) <= set(killer.killed),
+                "only claims whose solver was killed lost their lease": lapsed <= set(killer.ends),
                 "nobody lost stake or pay": not unfair
                 and all(after[who] - before[who] == pay[who] for who in self.names),
             },
@@ -355,18 +357,30 @@ class Trial:
         """Of the solver whom an event is about."""
         return self.stage.names[Address(str(event.fields["solver"]))]
 
-    def _held(self, seen: Sequence[tuple[ChainEvent, float]], killer: _Killer) -> float:
+    def _held(self, claims: Mapping[Claim, tuple[float, float, ChainEvent]], killer: _Killer) -> float:
         """A machine that is switched off costs nothing, whatever it has claimed."""
-        since: dict[int, float] = {}
-        total = 0.0
-        for event, at in seen:
-            if event.name == "Claimed":
-                since[_segment(event)] = at
-            elif event.name in ("Committed", "Expired"):
-                segment, speed = _segment(event), self.setting.speeds[self.names.index(self.name_of(event))]
-                end = killer.ends[segment].pop(0) if event.name == "Expired" else at
-                total += speed * (end - since[segment])
-        return total
+        return sum(
+            self.setting.speeds[self.names.index(self.name_of(event))]
+            * (killer.ends.get(claim, end) - since if event.name == "Expired" else end - since)
+            for claim, (since, end, event) in claims.items()
+        )
+
+
+Claim = tuple[int, int]
+"""a segment, and how often it had been claimed before"""
+
+
+def _claims(seen: Sequence[tuple[ChainEvent, float]]) -> dict[Claim, tuple[float, float, ChainEvent]]:
+    """When each claim began and ended, and with which event."""
+    since: dict[int, list[float]] = {}
+    claims = {}
+    for event, at in seen:
+        if event.name == "Claimed":
+            since.setdefault(_segment(event), []).append(at)
+        elif event.name in ("Committed", "Expired"):
+            segment = _segment(event)
+            claims[segment, len(since[segment]) - 1] = since[segment][-1], at, event
+    return claims
 
 
 def _segment(event: ChainEvent) -> int:
@@ -380,11 +394,13 @@ class _Killer:
         self._trial = trial
         self._machine = Machine(1.0, abandons=abandons)
         self._attempts: Counter[int] = Counter()
-        self._due: list[tuple[float, str, int]] = []
-        """when somebody is to be killed, and in which segment; or to be started again, in none"""
+        self._due: list[tuple[float, str, bool]] = []
+        """when somebody is to be killed; or to be started again, if true"""
+        self._holds: dict[str, Claim] = {}
+        """what each solver has claimed"""
         self.killed: Counter[str] = Counter()
-        self.ends: dict[int, list[float]] = {}
-        """when work on each segment was ended"""
+        self.ends: dict[Claim, float] = {}
+        """when work on a claim was ended"""
         self.lost = 0
 
     @property
@@ -396,38 +412,45 @@ class _Killer:
         """Takes notice of new events, and does what is due."""
         trial, setting = self._trial, self._trial.setting
         for event in events:
-            if event.name != "Claimed":
+            if event.name not in ("Claimed", "Committed", "Expired"):
                 continue
             segment, name = _segment(event), trial.name_of(event)
+            if event.name != "Claimed":
+                if self._holds.get(name) == (segment, self._attempts[segment] - 1):
+                    del self._holds[name]
+                continue
+            self._holds[name] = segment, self._attempts[segment]
             stop = self._machine.fate(setting.seed, segment, self._attempts[segment])[1]
             self._attempts[segment] += 1
             if stop < 1:
                 spec = trial.blueprint.plan.segments[segment]
                 share = setting.share * setting.speeds[trial.names.index(name)]
                 work = spec.steps * trial.step_seconds[spec.program_root] / share
-                heapq.heappush(self._due, (time.monotonic() + stop * work, name, segment))
+                heapq.heappush(self._due, (time.monotonic() + stop * work, name, False))
         while self._due and self._due[0][0] <= time.monotonic():
-            _, name, segment = heapq.heappop(self._due)
-            if segment < 0:
+            _, name, again = heapq.heappop(self._due)
+            if again:
                 trial.stage.start(name)
             else:
-                self._kill(name, segment)
+                self._kill(name)
 
-    def _kill(self, name: str, segment: int) -> None:
+    def _kill(self, name: str) -> None:
         trial = self._trial
         process = trial.stage.processes[name]
         if process.poll() is not None:
             return
         process.kill()
         process.wait()
-        self.ends.setdefault(segment, []).append(time.monotonic())
         self.killed[name] += 1
         trial.lives[name] += trial.moved_by(name)
-        work = trial.stage.status(name).get("work")
-        is_training = trial.blueprint.roles[segment].what == "train"
-        if is_training and isinstance(work, dict) and work.get("segment") == segment:
-            self.lost += int(work["step"])
-        heapq.heappush(self._due, (time.monotonic() + trial.lease, name, -1))
+        if name in self._holds:
+            claim = self._holds[name]
+            self.ends[claim] = time.monotonic()
+            work = trial.stage.status(name).get("work")
+            is_training = trial.blueprint.roles[claim[0]].what == "train"
+            if is_training and isinstance(work, dict) and work.get("segment") == claim[0]:
+                self.lost += int(work["step"])
+        heapq.heappush(self._due, (time.monotonic() + trial.lease, name, True))
 
 
 def compared(setting: Setting, runs: Sequence[Happened]) -> Sheet:
