@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -75,11 +76,12 @@ void run(const char* program_path, const char* words_path, int steps, const Kern
     for (int step = 0; step < steps; ++step) plan.step(state, data, logs);
 
     std::printf("%s\n", kernels.name);
+    std::vector<std::span<const uint8_t>> words;
     for (int value = 0; value < program.state_count; ++value) {
-        const auto* const bytes = reinterpret_cast<const uint8_t*>(tensors[value].data());
-        for (const char byte : tensor_root({bytes, tensors[value].size() * 4}, 1)) {
-            std::printf("%02x", static_cast<uint8_t>(byte));
-        }
+        words.emplace_back(reinterpret_cast<const uint8_t*>(tensors[value].data()), tensors[value].size() * 4);
+    }
+    for (const Digest& root : tensor_roots(words, 1)) {
+        for (const uint8_t byte : root) std::printf("%02x", byte);
         std::printf("\n");
     }
 }
