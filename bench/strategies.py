@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -24,6 +25,7 @@ import typer
 from crowdtrain import strategies
 from crowdtrain.demo.text import CONTEXT, CharGPT, Text, cross_entropy, documentation, order, text
 from crowdtrain.optim import SGD, AdamW, LinearLR, Optimizer, Schedule, warmup_cosine
+from crowdtrain.simulation import Workload
 from crowdtrain.strategies import Blueprint, Codec, Done, Quantized, TopK, Traffic
 from crowdtrain_engine import Dataset, State
 from matplotlib.figure import Figure
@@ -84,9 +86,11 @@ class Ran:
     loss: float
     """nats for each character that was held out"""
     sent: int
-    """bytes that a worker has stored and fetched, the busiest one"""
+    """bytes that a worker has stored for others and fetched, the busiest one"""
     tokens: int
     segments: int
+    uploaded: int = 0
+    """the same if it stores all that it makes, as solvers do with a store that is not their own"""
     curve: list[tuple[int, int, float]] = field(default_factory=list)
     """tokens so far, bytes of a worker so far, loss in training (mean of all workers)"""
 
@@ -197,7 +201,8 @@ class Course:
 
         outcome = strategies.carry_out(blueprint, traffic=traffic, late=late, lost=lost, on_segment=note)
         loss = self.evaluate(outcome.state)
-        ran = Ran(self.task, name, self.seed, loss, sent(), tokens, len(blueprint.plan.segments), points)
+        segments, all_ = len(blueprint.plan.segments), uploaded(blueprint)
+        ran = Ran(self.task, name, self.seed, loss, sent(), tokens, segments, all_, points)
         return ran, outcome.state
 
 
@@ -325,6 +330,20 @@ def drawn(blueprint: Blueprint, seed: int, *what: str) -> list[int]:
     return segments
 
 
+def uploaded(blueprint: Blueprint) -> int:
+    """Bytes that the busiest worker stores and fetches if it stores all that it makes, and nobody is late."""
+    work = Workload.of(blueprint)
+    moved: Counter[Hashable] = Counter()
+    held: dict[Hashable, set[int]] = {}
+    for task, role in zip(work.tasks, blueprint.roles, strict=True):
+        machine = Traffic.machine(role)
+        has = held.setdefault(machine, set())
+        fetched = {group for group in task.inputs if work.makers[group] >= 0} - has
+        moved[machine] += round(work.bytes([*fetched, *task.outputs]))
+        has |= {*fetched, *task.outputs}
+    return max(moved[worker] for worker in range(blueprint.workers))
+
+
 def sheet(rows: Sequence[Ran], task: str) -> Sheet:
     """What each strategy came to: means over the seeds, and how far they vary."""
     by_name: dict[str, list[Ran]] = {}
@@ -348,6 +367,7 @@ def sheet(rows: Sequence[Ran], task: str) -> Sheet:
                 "" if name in (ONE, ALL) or not kept else f"{_spread(kept, 0)} %",
                 "0" if alone else f"{sent / 1e6:.2f} MB",
                 f"{most / sent:.0f}×" if most and not alone else "",
+                "" if alone else f"{fmean(r.uploaded for r in runs) / 1e6:.2f} MB",
                 f"{fmean(r.segments for r in runs):.0f}",
             )
         )
@@ -361,6 +381,7 @@ def sheet(rows: Sequence[Ran], task: str) -> Sheet:
             "gain kept",
             "sent by a worker",
             "less traffic",
+            "if it stores all",
             "segments",
         ),
         tuple(lines),

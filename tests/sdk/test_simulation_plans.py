@@ -38,10 +38,11 @@ from crowdtrain.simulation import (
 )
 from crowdtrain.strategies import Blueprint, Quantized, Role, TopK
 from crowdtrain.strategies.traffic import Traffic
+from crowdtrain_engine import Dataset
 from crowdtrain_engine.state import Array
 from crowdtrain_engine.validation import cost
 from rich.console import Console
-from strategies_support import RATE, datasets, gradients, training
+from strategies_support import BATCH, RATE, arrays, datasets, gradients, training
 from typer.testing import CliRunner
 
 ADAMW = ct.optim.AdamW(lr=RATE)
@@ -222,6 +223,8 @@ def test_what_a_recipe_keeps_is_what_was_measured() -> None:
     measured = {name: int(re.split(" [±%]", share)[0]) for name, share in shares.items() if "%" in share}
     found = {recipe.name: round(100 * recipe.kept) for recipe in RECIPES}
     assert found == {"data parallel": 100} | {name: measured[row] for name, row in MEASURED.items()}
+    alone = {option.recipe.kept for option in advise().options if option.name == "one worker"}
+    assert alone == {measured["one worker, four times the steps"] / 100}
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES if not recipe.gradients])
@@ -257,6 +260,18 @@ def test_what_is_planned_is_what_was_measured(name: str) -> None:
         ]
 
     assert shape(planned) == shape(measured)
+
+
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES if not recipe.gradients], ids=lambda r: r.name
+)
+def test_whatever_the_fleet_what_is_recommended_can_be_planned(recipe: Recipe) -> None:
+    fleet = Fleet.of(1000, Machine(1e11))
+    options = recommend(SMALL, fleet, steps=1000 * recipe.steps, recipes=[recipe]).options
+    workers = max(option.workers for option in options if option.name == recipe.name and not option.reason)
+    steps, program = workers * recipe.steps, training()
+    data = Dataset(*arrays(), order=np.zeros((steps, BATCH), np.int32))
+    strategies.planned(recipe, program, data, program.initial_state(), workers=workers, steps=steps, price=0)
 
 
 def test_advice_is_shown_and_turned_into_json() -> None:

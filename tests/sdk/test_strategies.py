@@ -113,6 +113,13 @@ def test_shards_of_the_merge_change_nothing() -> None:
     }
 
 
+def test_the_outer_optimizer_is_what_was_measured_to_keep_most() -> None:
+    mean, momentum = ct.optim.SGD(lr=1.0), ct.optim.SGD(lr=1.0, momentum=0.5, nesterov=True)
+    assert [strategies.outer_optimizer(rounds) for rounds in (1, 7, 8, 20, 125)] == [mean] * 2 + [
+        momentum
+    ] * 3
+
+
 def test_diloco_is_its_paper() -> None:
     workers, rounds, steps = 2, 3, 4
     outer = ct.optim.SGD(lr=0.7, momentum=0.9, nesterov=True)

@@ -21,10 +21,12 @@ __all__ = ["Advice", "Option", "recommend"]
 
 ROUNDS = 3
 """rounds that are simulated; more go on as the last ones"""
-MOST_WORKERS = 1024
+MOST_WORKERS = 100
+"""whose changes builders of ``strategies`` merge, in one segment, whatever the model: its groups are limited"""
 SEGMENT_SECONDS = 600.0
 """length of one worker's segments that is aimed at"""
-ONE_WORKER = "one worker"
+ONE_WORKER, ALONE = "one worker", 1.32
+"""what a step of one worker is worth, since no step waits for others: it has the whole gain, and more"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Advice:
                 if option.reason
                 else [
                     format_time(option.seconds), f"{option.recipe.kept:.0%}", format_bytes(option.moved),
-                    format_bytes(option.busiest), f"{option.cost:,.4g}",
+                    format_bytes(option.busiest), _money(option.cost),
                 ]
             )  # fmt: skip
             style = "bold green" if option is self.best else "dim" if option.reason else ""
@@ -155,7 +157,7 @@ def recommend(
 def _alone(model: Model, fleet: Fleet, network: Network, market: Market, steps: int, seed: int) -> Option:
     fastest = fleet.fastest(1)
     length = round(SEGMENT_SECONDS * fastest.machines[0].speed / model.operations)
-    recipe = Recipe(ONE_WORKER, min(steps, max(1, -(-steps // MAX_SEGMENTS), min(length, 10**9))))
+    recipe = Recipe(ONE_WORKER, min(steps, max(1, -(-steps // MAX_SEGMENTS), min(length, 10**9))), kept=ALONE)
     return _option(model, recipe, fastest, network, market, 1, steps, seed)
 
 
@@ -207,13 +209,18 @@ def _within(option: Option, budget: float, deadline: float) -> Option:
     return option
 
 
+def _money(cost: float) -> str:
+    """Machines whose price nobody told cost nothing that is known."""
+    return f"{cost:,.4g}" if cost else "unknown"
+
+
 def _why(best: Option | None, options: Sequence[Option]) -> str:
     if best is None:
         return "Nothing can be done within budget and deadline."
     crowd = "" if best.workers == 1 else f" with {best.workers} workers"
     sentences = [
         f"{best.name}{crowd}: {format_time(best.seconds)}, as far as data parallelism in "
-        f"{format_time(best.equivalent)}, {format_bytes(best.moved)} moved, cost {best.cost:,.4g}."
+        f"{format_time(best.equivalent)}, {format_bytes(best.moved)} moved, cost {_money(best.cost)}."
     ]
     for name in (ONE_WORKER, "data parallel"):
         other = min(

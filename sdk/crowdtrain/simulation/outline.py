@@ -1,4 +1,5 @@
-"""Plans that are too large to be built, by numbers alone: the same segments and groups as those of ``strategies``.
+"""Plans that are too large to be built, by numbers alone: the same segments and groups as those of ``strategies``, but
+for means of means where workers are more than builders merge.
 
 What merges and codecs cost is what their programs take for a number, about.
 """
