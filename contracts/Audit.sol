@@ -99,12 +99,13 @@ contract Audit is IAudit {
     function draw(JobId job, uint32 segment, uint32 attempt) external {
         Round storage r = _round(job, segment, attempt, Outcome.Open);
         if (r.seed != 0) revert AlreadyDrawn(r.seed);
+        // INVARIANT: nobody is drawn, and punished for silence, who could not attest any more.
+        if (block.timestamp > r.attestUntil) revert TooLate(r.attestUntil);
         if (block.number <= r.drawBlock) revert NoSeed(r.drawBlock);
         if (blockhash(r.drawBlock) != 0) {
             _draw(r, job, segment, attempt);
             return;
         }
-        if (block.timestamp > r.attestUntil) revert TooLate(r.attestUntil);
         r.drawBlock = uint48(block.number + 1);
         emit DrawMissed(job, segment, attempt, r.drawBlock);
     }

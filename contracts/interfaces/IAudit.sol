@@ -147,8 +147,8 @@ interface IAudit {
     /// @notice Unlocks what `auditor` took out `unbonding` seconds ago. Anybody.
     function finishLeaving(address auditor) external;
 
-    /// @notice Fixes the seed of a draw while its block's hash is known (256 blocks). If it no longer is, a later block is
-    /// named, up to the end of attesting; who is drawn then, is not punished for silence. Anybody.
+    /// @notice Fixes the seed of a draw, up to the end of attesting, while its block's hash is known (256 blocks). If it no
+    /// longer is, a later block is named; who is drawn then, is not punished for silence. Anybody.
     function draw(JobId job, uint32 segment, uint32 attempt) external;
 
     /// @notice Attests to the commitment with this seal: `attestation = sha256(traceRoot ‖ caller)`. Draws first if nobody

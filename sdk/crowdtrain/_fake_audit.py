@@ -68,11 +68,11 @@ def finish_leaving(world: World, sender: Address, auditor: Address) -> None:
 def draw(world: World, sender: Address, key: SegmentKey, attempt: int) -> None:
     found = _round(world, key, attempt, Outcome.OPEN)
     require(found.seed == NONE, "AlreadyDrawn", seed=found.seed)
+    require(world.time <= found.attest_until, "TooLate", until=found.attest_until)
     require(world.block > found.draw_block, "NoSeed", drawBlock=found.draw_block)
     if world.hash_of(found.draw_block) != NONE:
         _draw(world, key, attempt, found)
         return
-    require(world.time <= found.attest_until, "TooLate", until=found.attest_until)
     world.rounds[key, attempt] = replace(found, draw_block=world.block + 1)
     _emit(world, "DrawMissed", key, attempt, drawBlock=world.block + 1)
 

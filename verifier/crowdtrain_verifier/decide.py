@@ -297,9 +297,10 @@ def _is_ours_to_attest(view: View, segment: Segment, audit: Round) -> bool:
 def _is_ours_to_draw(view: View, policy: Policy, segment: Segment, audit: Round) -> bool:
     chain = view.chain
     age = chain.block - audit.draw_block
+    if chain.now > audit.attest_until:
+        return False
     if age > KNOWN_BLOCKS:
-        # nobody drew in time: another draw, for which one may be drawn
-        return bool(chain.weight) and chain.now <= audit.attest_until
+        return bool(chain.weight)  # nobody drew in time: another draw, for which one may be drawn
     if segment.key in chain.drawn:
         return age > DRAW_AFTER
     worth = is_worth(audit.penalty // 2, DRAW_GAS + PUNISH_GAS, view.gas_price, policy)

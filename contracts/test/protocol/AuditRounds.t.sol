@@ -105,6 +105,17 @@ contract AuditRoundsTest is AuditFixture {
         audit.draw(job, 0, 0);
     }
 
+    function test_nobody_is_drawn_who_could_not_attest_any_more() external {
+        open(0);
+        pass(WINDOW / 2 + 1);
+        assertTrue(blockhash(round(0).drawBlock) != 0, "the hash is known");
+        vm.expectRevert(abi.encodeWithSelector(IAudit.TooLate.selector, round(0).attestUntil));
+        audit.draw(job, 0, 0);
+        settleLater(0);
+        vm.expectRevert(abi.encodeWithSelector(IAudit.NoSeed.selector, round(0).drawBlock));
+        audit.punish(job, 0, 0, alice);
+    }
+
     function test_there_is_nothing_to_draw_before_a_commit_or_after_the_end() external {
         bytes memory why = abi.encodeWithSelector(IAudit.UnknownRound.selector, job, 0, 0);
         vm.expectRevert(why);

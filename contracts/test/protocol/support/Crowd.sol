@@ -213,8 +213,8 @@ contract Crowd is JobFixture {
             uint32 i = choose(job_, segment, k);
             Round memory r = round(i);
             if (r.outcome != Outcome.Open || r.seed != 0 || vm.getBlockNumber() <= r.drawBlock) continue;
+            if (vm.getBlockTimestamp() > r.attestUntil) continue;
             bool missed = blockhash(r.drawBlock) == 0;
-            if (missed && vm.getBlockTimestamp() > r.attestUntil) continue;
             audit.draw(job, i, at(i).attempt);
             ++done[missed ? "draw again" : "draw"];
             return;
