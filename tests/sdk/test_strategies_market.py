@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import pytest
 from crowdtrain._errors import PlanError, Refused
@@ -13,7 +14,7 @@ from crowdtrain.jobs import load_job
 from crowdtrain.simulation import Fleet
 from crowdtrain.simulation import Machine as Computer
 from crowdtrain.stores import FakeStore
-from crowdtrain.strategies import Blueprint, Quantized, carry_out, diloco, elastic_diloco
+from crowdtrain.strategies import Blueprint, Quantized, carry_out, diloco, elastic_diloco, mixture
 from crowdtrain.tensors import save_state
 from crowdtrain_engine.trace import Machine, Replay, seal, trace_root
 from strategies_support import datasets, training
@@ -80,9 +81,10 @@ def test_a_plan_is_quoted_posted_done_and_put_together() -> None:
     assert handle.result().root == carry_out(blueprint).state.root
 
 
-def test_who_is_late_is_left_out_of_a_merge_and_joins_the_next() -> None:
+@pytest.mark.parametrize("strategy", [elastic_diloco, partial(mixture, experts="3.*")])
+def test_who_is_late_is_left_out_of_a_merge_and_joins_the_next(strategy: Callable[..., Blueprint]) -> None:
     client, chain = market()
-    blueprint = elastic_diloco(
+    blueprint = strategy(
         training(), datasets(WORKERS, ROUNDS * STEPS), rounds=ROUNDS, steps=STEPS, quorum=2, price=PRICE
     )
     first = {(role.what, role.worker): i for i, role in reversed([*enumerate(blueprint.roles)])}

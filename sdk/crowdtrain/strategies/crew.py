@@ -42,7 +42,8 @@ class Layout:
         clocked: bool = False,
     ) -> None:
         """``parts`` and ``buffers`` name what is in each group; ``state`` is where training begins instead of the
-        model's own weights. With ``clocked`` the number of the step is a group ``clock`` that is not the worker's.
+        model's own weights. With ``clocked`` workers may lose rounds: the number of the step is a group ``clock`` that
+        is not theirs.
 
         Raises PlanError without parameters to train, or for parts that are not theirs.
         """
@@ -104,6 +105,8 @@ class Team:
         self.types: dict[str, dict[str, TensorType]] = {}
         self.own: list[dict[str, Ref]] = []
         """what each worker keeps to itself"""
+        self._before: dict[int, dict[str, Ref]] = {}
+        """what each worker of a clocked program kept a round before"""
         self._frozen: list[dict[str, Ref]] = []
         known: dict[int, dict[str, Ref]] = {}
         for worker, layout in enumerate(layouts):
@@ -131,15 +134,26 @@ class Team:
         group = f"{BUFFERS} of {part}"
         return group if group in self.types else None
 
+    def keep(self, worker: int, part: str) -> None:
+        """A part, and its buffers, that a worker keeps to itself."""
+        groups = (part, self.buffers_of(part))
+        self.own[worker] |= {group: self.shared[group] for group in groups if group is not None}
+
     def train(
         self, worker: int, round_: int, steps: int, start: Groups | None = None, what: str = "train"
     ) -> dict[str, Ref]:
         """A segment in which a worker trains from ``start`` (what was merged last, unless it says otherwise); what came
-        out. What it keeps to itself goes on from its last one.
+        out. What it keeps to itself goes on from its last one; if that is not there and its program is clocked, from
+        the one before.
         """
         layout = self.layouts[worker]
+        own: Groups = self.own[worker]
+        if CLOCK in layout.tensors:
+            before = self._before.get(worker, self.own[worker])
+            own = {name: Either(ref, before[name]) for name, ref in self.own[worker].items()}
+            self._before[worker] = self.own[worker]
         merged = {group: self.shared[group] for group in layout.types}
-        inputs = {**merged, **self._frozen[worker], **self.own[worker], **(start or {})}
+        inputs = {**merged, **self._frozen[worker], **own, **(start or {})}
         out = self.draft.add(
             layout.program, self.data[worker], inputs, steps=steps, role=Role(what, round_, worker)
         )
@@ -147,9 +161,9 @@ class Team:
         return out
 
     def result(self, worker: int = 0, of: str = "") -> list[Piece]:
-        """A worker's model as it was merged last; ``of`` is added to the names of its groups."""
+        """A worker's model, merged or kept to itself; ``of`` is added to the names of its groups."""
         layout = self.layouts[worker]
-        final = {**self.shared, **self._frozen[worker]}
+        final = {**self.shared, **self._frozen[worker], **self.own[worker]}
         listed = [(PARAMETERS, part, names) for part, names in layout.parts.items()]
         listed += [(PARAMETERS, FROZEN, layout.frozen)] if layout.frozen else []
         listed += [(BUFFERS, group, names) for group, names in layout.buffers.items()]

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from crowdtrain_engine import TensorType
 
 from crowdtrain.optim.rule import Optimizer
-from crowdtrain.strategies.blueprint import Ref, Role
-from crowdtrain.strategies.codecs import Codec
-from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Team
+from crowdtrain.strategies.blueprint import Either, Ref, Role
+from crowdtrain.strategies.codecs import Codec, Exact
+from crowdtrain.strategies.crew import BUFFERS, CLOCK, PARAMETERS, Team
 from crowdtrain.strategies.programs import Written, change, encode, merge, receive
 
-__all__ = ["Merging"]
+__all__ = ["ElasticMerging", "Merging"]
 
 
 class Merging:
@@ -29,8 +29,10 @@ class Merging:
         sign: bool = False,
         decay: float = 1.0,
         members: Sequence[int] | None = None,
+        weights: Sequence[int] = (),
     ) -> None:
-        """``members`` are the workers that have the part: all, if they are not given."""
+        """``members`` are the workers that have the part: all, if they are not given. ``weights`` are the steps that
+        each takes in a round, where changes count by them."""
         self.crew = crew
         self.part = part
         self._types: Mapping[str, TensorType] = crew.types[part]
@@ -43,6 +45,7 @@ class Merging:
         self._merge = merge(
             self._types, len(self.members), optimizer,
             codec=codec, broadcast=broadcast, sign=sign, buffers=self.buffers or None,
+            weights=list(map(float, weights)), clocks=sorted(set(weights)),
         )  # fmt: skip
         self._encode: Written | None = None
         self._receive = receive(self._types, broadcast) if broadcast else None
@@ -52,6 +55,19 @@ class Merging:
         self._lost: dict[int, Ref] = {}
         self.bases = dict.fromkeys(self.members, crew.shared[part])
         """the part as each worker has received it last"""
+        self._gathered: dict[str, Ref | Either] = {}
+        """what the members have sent to the merge of this round"""
+
+    def start(self, worker: int) -> dict[str, Ref]:
+        """What a worker begins the next round with."""
+        return {self.part: self.bases[worker]}
+
+    def gather(self, worker: int, round_: int, out: Mapping[str, Ref]) -> None:
+        """Sends what came out of a worker's training to the merge of the round."""
+        place = self.members.index(worker)
+        self._gathered[self._name(place)] = self.send(worker, round_, out[self.part])
+        if self._buffered is not None:
+            self._gathered[f"{BUFFERS}.{place}"] = out[self._buffered]
 
     def send(self, worker: int, round_: int, local: Ref) -> Ref:
         """What a worker's tensors, or its gradients, travel as: they themselves, or a code of their change."""
@@ -83,19 +99,26 @@ class Merging:
         """Something for the group that becomes a code to begin as: words 0, the same for everybody."""
         return self.crew.zeros(written.program, "code")
 
-    def merge(self, round_: int, sent: Sequence[Ref], buffers: Sequence[Ref] = ()) -> None:
-        """Merges what the members sent; what they go on from is in ``crew.shared``, and in ``bases``."""
-        crew, part = self.crew, self.part
-        kind = "local" if self._codec is None else "change"
-        inputs = {f"{kind}.{k}": ref for k, ref in enumerate(sent)}
+    def _name(self, place: int) -> str:
+        return f"{'local' if self._codec is None else 'change'}.{place}"
+
+    def merge(self, round_: int, sent: Sequence[Ref] = (), buffers: Sequence[Ref] = ()) -> None:
+        """Merges what was gathered, or is given as ``sent``; what the members go on from is in ``crew.shared``, and in
+        ``bases``."""
+        inputs = self._gathered | {self._name(k): ref for k, ref in enumerate(sent)}
         if self._buffered is not None:
-            inputs |= {BUFFERS: crew.shared[self._buffered]}
             inputs |= {f"{BUFFERS}.{k}": ref for k, ref in enumerate(buffers)}
+        self._apply(round_, inputs)
+
+    def _apply(self, round_: int, inputs: dict[str, Ref | Either], quorum: int = 0) -> dict[str, Ref]:
+        crew, part = self.crew, self.part
+        if self._buffered is not None:
+            inputs[BUFFERS] = crew.shared[self._buffered]
         inputs[PARAMETERS] = crew.shared[part]
         inputs |= self._memory
         if self._broadcast is not None and "code" not in inputs:
             inputs["code"] = crew.zeros(self._merge.program, "code")
-        out = crew.apply(self._merge, inputs, Role("merge", round_))
+        out = crew.apply(self._merge, inputs, Role("merge", round_), quorum=quorum)
         lost = ("code",) if self._broadcast is not None else ()
         passing = {PARAMETERS, BUFFERS, *lost, *(name for name in out if "." in name)}
         self._memory = {name: ref for name, ref in out.items() if name not in passing}
@@ -104,8 +127,79 @@ class Merging:
             crew.shared[self._buffered] = out[BUFFERS]
         if self._receive is None:
             self.bases = dict.fromkeys(self.members, out[PARAMETERS])
-            return
+            return out
         for worker in self.members:
-            inputs = {"base": self.bases[worker], "code": out["code"]}
-            received = crew.apply(self._receive, inputs, Role("receive", round_, worker))
+            base = {"base": self.bases[worker], "code": out["code"]}
+            received = crew.apply(self._receive, base, Role("receive", round_, worker))
             self.bases[worker] = received["base"]
+        return out
+
+
+class ElasticMerging(Merging):
+    """As :class:`Merging`, of programs that are clocked, but merges take any ``quorum`` of the members, or more if more
+    are there when one is claimed.
+
+    Who comes late adds the change to that of the next round. A change counts by the steps that it took.
+    """
+
+    def __init__(
+        self,
+        crew: Team,
+        part: str,
+        optimizer: Optimizer,
+        *,
+        quorum: int,
+        steps: Sequence[int],
+        codec: Codec | None = None,
+        broadcast: Codec | None = None,
+        decay: float = 1.0,
+        members: Sequence[int] | None = None,
+    ) -> None:
+        """``steps`` are those that each member takes in a round."""
+        codec = codec or Exact()
+        super().__init__(
+            crew, part, optimizer, codec=codec, broadcast=broadcast, decay=decay, members=members, weights=steps
+        )  # fmt: skip
+        self._quorum = quorum
+        self._steps = dict(zip(self.members, steps, strict=True))
+        self._encodings = {
+            count: encode(self._types, codec, decay=decay, weight=float(count), buffers=self.buffers or None)
+            for count in set(steps)
+        }
+        program = self._encodings[steps[0]].program
+        self._nothing = {name: crew.zeros(program, name) for name in ("code", "lost", "weight", "fresh")}
+        self._kept = dict.fromkeys(self.members, (self._nothing, self._nothing))
+        """what each member's last encoding left, and the one before it"""
+        self._merged: dict[int, list[Ref]] = {worker: [] for worker in self.members}
+        """the weights that the merges took from each member"""
+        clock = crew.draft.begin(CLOCK, crew.layouts[self.members[0]].tensors[CLOCK])
+        self._clocks = dict.fromkeys(steps, clock)
+
+    def start(self, worker: int) -> dict[str, Ref]:
+        return {**super().start(worker), CLOCK: self._clocks[self._steps[worker]]}
+
+    def gather(self, worker: int, round_: int, out: Mapping[str, Ref]) -> None:
+        kept, before = self._kept[worker]
+        before = {**before, "fresh": self._nothing["fresh"]}
+        inputs: dict[str, Ref | Either] = {"base": self.bases[worker], "local": out[self.part]}
+        inputs |= {name: Either(ref, before[name]) for name, ref in kept.items()}
+        inputs |= dict(zip(("merged", "earlier"), reversed(self._merged[worker][-2:]), strict=False))
+        otherwise = {name: self._nothing[name] for name in ("code", "weight")}
+        if self._buffered is not None:
+            inputs[BUFFERS] = out[self._buffered]
+            otherwise[BUFFERS] = self.crew.shared[self._buffered]
+        sent = self.crew.apply(self._encodings[self._steps[worker]], inputs, Role("encode", round_, worker))
+        self._kept[worker] = ({name: sent[name] for name in self._nothing}, kept)
+        place = self.members.index(worker)
+        for name, other in otherwise.items():
+            target = self._name(place) if name == "code" else f"{name}.{place}"
+            self._gathered[target] = Either(sent[name], other)
+
+    def _apply(self, round_: int, inputs: dict[str, Ref | Either], quorum: int = 0) -> dict[str, Ref]:
+        inputs |= {f"{CLOCK}.{count}": clock for count, clock in self._clocks.items()}
+        sent_by_each = len(self._gathered) // len(self.members)
+        out = super()._apply(round_, inputs, self._quorum * sent_by_each)
+        self._clocks = {count: out[f"{CLOCK}.{count}"] for count in self._clocks}
+        for place, worker in enumerate(self.members):
+            self._merged[worker].append(out[f"weight.{place}"])
+        return out

@@ -7,6 +7,7 @@ made.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,10 +17,10 @@ from crowdtrain_engine import DataError, Dataset, State
 from crowdtrain._errors import PlanError
 from crowdtrain._training import LoweredProgram
 from crowdtrain.optim.rule import Optimizer
-from crowdtrain.strategies.blueprint import Blueprint, Draft, Ref
+from crowdtrain.strategies.blueprint import Blueprint, Draft
 from crowdtrain.strategies.codecs import Codec
 from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Layout, Team, positive, trained
-from crowdtrain.strategies.merging import Merging
+from crowdtrain.strategies.merging import ElasticMerging, Merging
 from crowdtrain.strategies.outer import outer_optimizer
 
 __all__ = ["Path", "dipaco", "mixture", "of_path"]
@@ -47,6 +48,7 @@ def dipaco(
     codec: Codec | None = None,
     broadcast: Codec | None = None,
     decay: float = 1.0,
+    quorum: int | None = None,
     state: State | None = None,
     price: int = 0,
 ) -> Blueprint:
@@ -56,38 +58,56 @@ def dipaco(
     :func:`~crowdtrain.strategies.diloco`, which this is for paths that have all modules in common; each module has an
     outer optimizer and codes of its own. The result holds the model of every path: see :func:`of_path`, and ``state``,
     where training begins, is one like it.
+
+    With ``quorum`` merges do not wait for all: while so many of the paths are there, none of them waits for one that is
+    missing. So a merge goes on when no more of its module's members are missing than of all paths may be, and with one
+    at least; those that are there when it is claimed are merged, as in
+    :func:`~crowdtrain.strategies.elastic_diloco`: the mean is theirs alone, who comes late adds the change to that of
+    the next round, and a path that has lost a round goes on from the newest modules in common, with its own modules and
+    moments of the round before. Raises PlanError for a quorum that cannot be.
     """
     positive(rounds=rounds, steps=steps)
+    if quorum is not None and not 1 <= quorum <= len(paths):
+        raise PlanError(f"{len(paths)} paths, but a quorum of {quorum}")
     draft = Draft()
     layouts: dict[object, Layout] = {}
+    having = Counter(key for path in paths for key in path.modules)
+    clocked = [quorum is not None and any(having[key] > 1 for key in path.modules) for path in paths]
     team = Team(
-        draft, [_layout(paths, k, state, layouts) for k in range(len(paths))], [p.data for p in paths]
+        draft,
+        [_layout(paths, k, state, layouts, clocked[k]) for k in range(len(paths))],
+        [path.data for path in paths],
     )
     through = {
         part: [k for k, layout in enumerate(team.layouts) if part in layout.parts]
         for part in dict.fromkeys(part for layout in team.layouts for part in layout.parts)
     }
     optimizer = outer or outer_optimizer(rounds)
-    merges = [
-        Merging(team, part, optimizer, codec=codec, broadcast=broadcast, decay=decay, members=members)
-        for part, members in through.items()
-        if len(members) > 1
-    ]
+    merges: list[Merging] = []
+    for part, members in through.items():
+        if len(members) == 1:
+            team.keep(members[0], part)
+        elif quorum is None:
+            merges.append(
+                Merging(team, part, optimizer, codec=codec, broadcast=broadcast, decay=decay, members=members)
+            )
+        else:
+            needed = max(1, len(members) - (len(paths) - quorum))
+            merges.append(
+                ElasticMerging(
+                    team, part, optimizer, quorum=needed, steps=[steps] * len(members),
+                    codec=codec, broadcast=broadcast, decay=decay, members=members,
+                )
+            )  # fmt: skip
     for round_ in range(rounds):
-        sent: dict[str, list[Ref]] = {}
-        for k, layout in enumerate(team.layouts):
+        for k in range(team.workers):
             mine = [merging for merging in merges if k in merging.members]
-            out = team.train(k, round_, steps, {merging.part: merging.bases[k] for merging in mine})
+            start = {group: ref for merging in mine for group, ref in merging.start(k).items()}
+            out = team.train(k, round_, steps, start)
             for merging in mine:
-                sent.setdefault(merging.part, []).append(merging.send(k, round_, out[merging.part]))
-                if (group := team.buffers_of(merging.part)) is not None:
-                    sent.setdefault(group, []).append(out[group])
-            for part in layout.parts:
-                if len(through[part]) == 1:
-                    own = (part, team.buffers_of(part))
-                    team.shared |= {group: out[group] for group in own if group is not None}
+                merging.gather(k, round_, out)
         for merging in merges:
-            merging.merge(round_, sent[merging.part], sent.get(team.buffers_of(merging.part) or "", ()))
+            merging.merge(round_)
     pieces = [piece for k in range(team.workers) for piece in team.result(k, _of(k))]
     return draft.finish(pieces, price=price)
 
@@ -104,6 +124,7 @@ def mixture(
     codec: Codec | None = None,
     broadcast: Codec | None = None,
     decay: float = 1.0,
+    quorum: int | None = None,
     state: State | None = None,
     price: int = 0,
 ) -> Blueprint:
@@ -112,7 +133,8 @@ def mixture(
     ``program`` trains the trunk with one expert, whose parameters ``experts`` names. Experts never leave their workers,
     unless ``shards`` says that several workers have data of one kind: they then share an expert. Whoever uses the model
     sends an input to the expert of its shard, as the paths of DiPaCo are chosen (arXiv 2403.10616). The result and the
-    other arguments are those of :func:`dipaco`.
+    other arguments are those of :func:`dipaco`: with a ``quorum`` of the workers the trunk is merged over those who are
+    there, and whoever is missing is left out.
     """
     kinds = range(len(data)) if shards is None else shards
     if len(kinds) != len(data):
@@ -125,7 +147,7 @@ def mixture(
     ]
     return dipaco(
         paths, rounds=rounds, steps=steps, outer=outer, codec=codec, broadcast=broadcast, decay=decay,
-        state=state, price=price,
+        quorum=quorum, state=state, price=price,
     )  # fmt: skip
 
 
@@ -154,7 +176,9 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _layout(paths: Sequence[Path], number: int, state: State | None, known: dict[object, Layout]) -> Layout:
+def _layout(
+    paths: Sequence[Path], number: int, state: State | None, known: dict[object, Layout], clocked: bool
+) -> Layout:
     """The groups of a path: parameters and buffers of each module."""
     path = paths[number]
     parts: dict[str, list[str]] = {}
@@ -182,5 +206,5 @@ def _layout(paths: Sequence[Path], number: int, state: State | None, known: dict
     begun = None if state is None else of_path(state, number)
     same = (id(path.program), str(parts), str(buffers), number if begun is not None else None)
     if same not in known:
-        known[same] = Layout(path.program, parts, buffers, state=begun)
+        known[same] = Layout(path.program, parts, buffers, state=begun, clocked=clocked)
     return known[same]

@@ -83,12 +83,9 @@ def diloco(
         crew, PARAMETERS, outer or outer_optimizer(rounds), codec=codec, broadcast=broadcast, decay=decay
     )
     for round_ in range(rounds):
-        sent, buffers = [], []
         for worker in range(crew.workers):
-            out = crew.train(worker, round_, steps, {PARAMETERS: merging.bases[worker]})
-            sent.append(merging.send(worker, round_, out[PARAMETERS]))
-            buffers += [out[BUFFERS]] if crew.buffers else []
-        merging.merge(round_, sent, buffers)
+            merging.gather(worker, round_, crew.train(worker, round_, steps, merging.start(worker)))
+        merging.merge(round_)
     return draft.finish(crew.result(), price=price)
 
 
