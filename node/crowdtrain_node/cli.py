@@ -12,11 +12,11 @@ from crowdtrain.config import Config
 from crowdtrain.launch import Launch, launch, print_status
 
 if TYPE_CHECKING:
-    from crowdtrain.chain import Chain
     from crowdtrain.folders import Log
     from crowdtrain.game.sabotage import Sabotage as Cheat
     from crowdtrain.runs import Hardware
     from crowdtrain.stores import Store
+    from crowdtrain.web3_chain import Web3Chain
 
     from crowdtrain_node.solver import Solver
 
@@ -56,6 +56,7 @@ def run(
     keyfile: options.Key = None,
     min_price: MinPrice = 0,
     max_stake: options.MaxStake = None,
+    min_clock: options.MinClock = None,
     lease_part: LeasePart = 0.5,
     patience: options.Patience = 30,
     job: options.Jobs = None,
@@ -95,7 +96,7 @@ def run(
         share=share,
     )
 
-    def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Solver:
+    def make(log: Log, chain: Web3Chain, opened: Store, hardware: Hardware) -> Solver:
         from crowdtrain.chain import JobId
 
         from crowdtrain_node.decide import NO_LIMIT, Policy
@@ -103,8 +104,14 @@ def run(
 
         chosen = frozenset(map(JobId, job or []))
         most = NO_LIMIT if max_stake is None else max_stake
+        clock = options.least_clock(min_clock, chain)
         policy = Policy(
-            min_price=min_price, max_stake=most, lease_part=lease_part, patience=patience, jobs=chosen
+            min_price=min_price,
+            max_stake=most,
+            min_clock=clock,
+            lease_part=lease_part,
+            patience=patience,
+            jobs=chosen,
         )
         return Solver(folder, log, chain, opened, policy, hardware, cheat)
 

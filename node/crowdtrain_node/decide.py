@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 NO_LIMIT = 2**128 - 1
+REPLAYS = 4
+"""how often a dispute's clock must have room for the steps between two checkpoints"""
 PAY_DIGITS = 3
 """of pay per second that are compared: prices are rounded, and speeds measured"""
 
@@ -54,6 +56,8 @@ class Policy:
     """most stake to have deposited at any time"""
     lease_part: float = 0.5
     """the part of a lease that the estimated work may take"""
+    min_clock: int = 0
+    """least time that a job gives each side of a dispute: who is silent for longer loses, however right"""
     patience: int = 30
     """how long others are left to settle, expire or void what is theirs before this solver does it"""
     courtesy: int = 2
@@ -244,7 +248,7 @@ def _next_segment(view: View, policy: Policy) -> Iterator[Action]:
     if unknown:
         yield Appraise(unknown[0])
         return
-    affordable = [key for key in candidates if _fits_lease(view, policy, key)]
+    affordable = [key for key in candidates if _fits_lease(view, policy, key) and _fits_clock(view, key)]
     if not affordable:
         return
     best = max(affordable, key=partial(_worth, view))
@@ -269,6 +273,7 @@ def _is_claimable(view: View, policy: Policy, segment: Segment) -> bool:
         and _can_stake(chain, policy, terms.stake)
         and chain.input_root(view.books[key.job], key) is not None
         and (_own_sources(view, key) > 0 or chain.now >= _open_since(view, key) + policy.courtesy)
+        and terms.clock >= policy.min_clock
     )
 
 
@@ -283,6 +288,13 @@ def _can_stake(chain: ChainView, policy: Policy, stake: int) -> bool:
 
 def _fits_lease(view: View, policy: Policy, key: SegmentKey) -> bool:
     return _seconds(view, key) <= policy.lease_part * view.chain.jobs[key.job].terms.lease
+
+
+def _fits_clock(view: View, key: SegmentKey) -> bool:
+    """Whether a dispute can be answered in time: its first moves compute the steps between two checkpoints again."""
+    spec = _spec(view, key)
+    seconds = view.appraisals[spec.program_root].seconds * min(spec.interval, spec.steps)
+    return REPLAYS * seconds <= view.chain.jobs[key.job].terms.clock
 
 
 def _seconds(view: View, key: SegmentKey) -> float:

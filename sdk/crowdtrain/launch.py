@@ -17,7 +17,6 @@ from crowdtrain.config import Config
 
 if TYPE_CHECKING:
     from crowdtrain.agent import Agent
-    from crowdtrain.chain import Chain
     from crowdtrain.folders import Log
     from crowdtrain.runs import Hardware
     from crowdtrain.stores import Store
@@ -25,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend", "Deployed", "Disk", "Folder", "Idle", "Isa", "Jobs", "Key", "Launch", "MaxStake", "Memory",
-    "Metrics", "Patience", "Poll", "Process", "Quiet", "Rpc", "Share", "StoreAt", "Threads", "launch", "print_status",
+    "Metrics", "MinClock", "Patience", "Poll", "Process", "Quiet", "Rpc", "Share", "StoreAt", "Threads", "launch",
+    "least_clock", "print_status",
 ]  # fmt: skip
 
 GIB = 2**30
 MOST_PAUSE = 30.0
 """most seconds between two tries to reach a chain that does not answer"""
+MIN_CLOCK = 600
+"""seconds in which a process notices a challenge, computes an answer, and has it in a block"""
 
 # ------------------------------------------------------------------ options that commands share
 
@@ -61,6 +63,14 @@ Memory = Annotated[
 Disk = Annotated[float | None, _option("--disk", min=0, help="Most GiB of disk; half of what is free.")]
 MaxStake = Annotated[
     int | None, _option("--max-stake", min=0, help="Most token units to have as stake at any time.")
+]
+MinClock = Annotated[
+    int | None,
+    _option(
+        "--min-clock",
+        min=0,
+        help="Least seconds a job gives each side of a dispute; 600 by default, 0 on a development chain.",
+    ),
 ]
 Patience = Annotated[
     int, _option("--patience", min=0, help="Seconds others are left to settle, expire or void theirs.")
@@ -117,8 +127,18 @@ class Process(Protocol):
         """One look at the chain and what follows; whether to look again soon."""
 
 
+def least_clock(given: int | None, chain: Web3Chain) -> int:
+    """``--min-clock``, or its default for the chain: where blocks take seconds and transactions wait, who has less than
+    minutes to answer loses disputes though in the right."""
+    from crowdtrain.devnet import CHAIN_ID
+
+    if given is not None:
+        return given
+    return 0 if chain.deployment.chain_id == CHAIN_ID else MIN_CLOCK
+
+
 def launch(
-    name: str, options: Launch, make: Callable[[Log, Chain, Store, Hardware], Process], **about: object
+    name: str, options: Launch, make: Callable[[Log, Web3Chain, Store, Hardware], Process], **about: object
 ) -> None:
     """Runs a process until SIGINT or SIGTERM. Ends with exit code 2 if it cannot be configured."""
     from crowdtrain_engine import BackendError

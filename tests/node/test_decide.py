@@ -72,6 +72,8 @@ SITUATIONS: list[tuple[str, View, tuple[Action, ...]]] = [
     ("the heir's time is over", view(segment(0, heir=OTHER, heir_until=NOW)), (Claim(FIRST, STAKE),)),
     ("being the heir", view(segment(0, heir=ME, heir_until=NOW + 9)), (Claim(FIRST, STAKE),)),
     ("too long for the lease", view(appraisals={p: Appraisal(4, 0, 0) for p in APPRAISED}), ()),
+    ("too long for the clock of a dispute", view(chain=jobs_with(clock=9)), ()),
+    ("just long enough for it", view(chain=jobs_with(clock=10)), (Claim(FIRST, STAKE),)),
     ("set aside", view(resting=frozenset(["segment 0 of job 1"])), ()),
     ("claimed", view(MINE), (Execute(FIRST),)),
     ("claimed, and working", view(MINE, working=True), ()),
@@ -231,13 +233,15 @@ def test_situation(what: str, seen: View, expected: tuple[Action, ...]) -> None:
     assert decide(seen, Policy()) == expected
 
 
-def test_a_policy_limits_price_and_stake() -> None:
+def test_a_policy_limits_price_stake_and_clock() -> None:
     assert decide(view(), Policy(min_price=101)) == ()
     fees = {"rules": Rules(fee_rate=200, unbonding=0)}
     assert decide(view(chain=fees), Policy(min_price=99)) == ()
     assert decide(view(chain=fees), Policy(min_price=98)) == (Claim(FIRST, STAKE),)
     assert decide(view(chain=jobs_with(audit_share=20_100)), Policy()) == ()
     assert decide(view(chain=jobs_with(audit_share=20_000)), Policy()) == (Claim(FIRST, STAKE),)
+    assert decide(view(), Policy(min_clock=TERMS.clock)) == (Claim(FIRST, STAKE),)
+    assert decide(view(), Policy(min_clock=TERMS.clock + 1)) == ()
     assert decide(view(), Policy(max_stake=STAKE - 1)) == ()
     assert decide(view(DONE, chain={"locked": STAKE}), Policy(max_stake=2 * STAKE - 1)) == ()
 

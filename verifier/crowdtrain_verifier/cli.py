@@ -12,10 +12,10 @@ from crowdtrain.config import Config
 from crowdtrain.launch import Launch, launch, print_status
 
 if TYPE_CHECKING:
-    from crowdtrain.chain import Chain
     from crowdtrain.folders import Log
     from crowdtrain.runs import Hardware
     from crowdtrain.stores import Store
+    from crowdtrain.web3_chain import Web3Chain
 
     from crowdtrain_verifier.verifier import Verifier
 
@@ -69,6 +69,7 @@ def run(
     deployment: options.Deployed = None,
     keyfile: options.Key = None,
     max_stake: options.MaxStake = None,
+    min_clock: options.MinClock = None,
     join: Join = False,
     last_part: LastPart = 0.25,
     tidy: Tidy = True,
@@ -110,7 +111,7 @@ def run(
         quiet=quiet,
     )
 
-    def make(log: Log, chain: Chain, opened: Store, hardware: Hardware) -> Verifier:
+    def make(log: Log, chain: Web3Chain, opened: Store, hardware: Hardware) -> Verifier:
         from crowdtrain.chain import JobId
 
         from crowdtrain_verifier.decide import NO_LIMIT, Policy
@@ -118,8 +119,10 @@ def run(
 
         chosen = frozenset(map(JobId, job or []))
         most = NO_LIMIT if max_stake is None else max_stake
+        clock = options.least_clock(min_clock, chain)
         policy = Policy(
             max_stake=most,
+            min_clock=clock,
             join=join,
             last_part=last_part,
             tidy=tidy,

@@ -101,6 +101,8 @@ class Policy:
 
     max_stake: int = NO_LIMIT
     """most stake to have deposited at any time"""
+    min_clock: int = 0
+    """least time that a job gives each side of a dispute: who is silent for longer loses, however right"""
     join: bool = False
     """whether to challenge at once what somebody else is disputing already"""
     last_part: float = 0.25
