@@ -24,7 +24,7 @@ from crowdtrain_verifier.decide import Policy as VerifierPolicy
 from crowdtrain_verifier.verifier import Verifier
 from small_jobs import PRICE, SEGMENTS, Sample, sample
 
-__all__ = ["BUYER", "HARDWARE", "MONEY", "Market", "Process", "run_until"]
+__all__ = ["BUYER", "HARDWARE", "MONEY", "Market", "Place", "Process", "run_until"]
 
 BUYER = "0x" + "b0" * 20
 MONEY = 10_000
@@ -40,23 +40,16 @@ class Process(Protocol):
     def close(self) -> None: ...
 
 
-class Market:
-    """A chain and a store with one posted job, and the processes that were started."""
+class Place:
+    """A chain and a store, and the processes that were started."""
 
-    def __init__(self, folder: Path, price: int = PRICE, **terms: int) -> None:
+    def __init__(self, folder: Path, store: Store) -> None:
         self.folder = folder
-        self.given: Sample = sample(price)
         self.chain = FakeChain(BUYER)
         self.chain.mint(MONEY)
-        self.store: Store = self.given.store
+        self.store = store
         self.processes: list[Process] = []
         self._open = ExitStack()
-        self.job = self.post(**terms)
-
-    def post(self, **changes: int) -> JobId:
-        """Posts the job once more, with other terms."""
-        terms: JobTerms = replace(self.given.job.terms, **changes)  # type: ignore[arg-type]
-        return self.chain.post(terms, self.given.manifest)[0]
 
     def account(self, name: str) -> FakeChain:
         """The chain as the account of this name, which is given money once."""
@@ -110,16 +103,30 @@ class Market:
         account = self.account(name)
         return account.stake(account.address)[1]
 
-    def committed(self) -> list[Segment]:
-        """Segments of the job that are committed."""
-        segments = [self.chain.segment(SegmentKey(self.job, i)) for i in range(SEGMENTS)]
-        return [segment for segment in segments if segment.state is SegmentState.COMMITTED]
-
     def close(self) -> None:
         """Ends all processes."""
         for process in self.processes:
             process.close()
         self._open.close()
+
+
+class Market(Place):
+    """A place with one posted job."""
+
+    def __init__(self, folder: Path, price: int = PRICE, **terms: int) -> None:
+        self.given: Sample = sample(price)
+        super().__init__(folder, self.given.store)
+        self.job = self.post(**terms)
+
+    def post(self, **changes: int) -> JobId:
+        """Posts the job once more, with other terms."""
+        terms: JobTerms = replace(self.given.job.terms, **changes)  # type: ignore[arg-type]
+        return self.chain.post(terms, self.given.manifest)[0]
+
+    def committed(self) -> list[Segment]:
+        """Segments of the job that are committed."""
+        segments = [self.chain.segment(SegmentKey(self.job, i)) for i in range(SEGMENTS)]
+        return [segment for segment in segments if segment.state is SegmentState.COMMITTED]
 
 
 def run_until(
