@@ -118,6 +118,16 @@ HINTS: dict[str, tuple[Op, str]] = {
     "masked_assignment": (lambda x: _masked(x), "torch.where"),
     "large_number": (lambda x: x + torch.full((3,), 2**40), "32 bits"),
     "strides": (lambda x: x.as_strided((2, 2), (1, 1)), "permute"),
+    "inverse": (lambda x: torch.linalg.inv(x @ x.T), "iteration made of products"),
+    "factors": (lambda x: torch.linalg.cholesky(x @ x.T), "iteration made of products"),
+    "spectrum": (lambda x: torch.fft.rfft(x).abs(), "cosines"),
+    "bags": (lambda x: F.embedding_bag(torch.zeros(1, 2, dtype=torch.long), x), "each bag"),
+    "distances": (F.pdist, "above the diagonal"),
+    "grid": (
+        lambda x: F.grid_sample(x.reshape(1, 1, 2, 3), torch.zeros(1, 1, 1, 2), align_corners=False),
+        "interpolate",
+    ),
+    "margins": (lambda x: F.multi_margin_loss(x, torch.zeros(2, dtype=torch.long)), "gather and clamp"),
 }
 
 
@@ -287,9 +297,17 @@ def test_examples_that_are_no_batch(name: str) -> None:
         lower_it(Inner(torch.relu), example=example)
 
 
-def test_a_mistake_in_the_model_stays_pytorchs_error() -> None:
-    with pytest.raises(RuntimeError, match="same reduction dim"):
-        lower_it(nn.Linear(4, 2))
+def test_a_mistake_in_the_model_stays_pytorchs_error_and_says_where() -> None:
+    with pytest.raises(RuntimeError, match="same reduction dim") as caught:
+        lower_it(Outer(lambda x: F.linear(x, x.new_ones(2, 4))))
+    (note,) = caught.value.__notes__
+    assert "blocks.1" in note
+    assert __file__ in note
+
+
+def test_what_pytorch_has_no_gradient_of_is_named() -> None:
+    with pytest.raises(UnsupportedOperation, match=r"_unique2.* in the gradient of module 'blocks\.1'"):
+        lower_it(Outer(lambda x: torch.unique(x) * x.sum()))
 
 
 class InPlace(nn.Module):

@@ -24,12 +24,29 @@ Row = Callable[..., Any]
 TABLE: dict[str, Row] = {}
 """Lowerings by names such as ``aten.add.Tensor``."""
 
+_FACTORISED = (
+    "Compute it before training and keep it in a buffer, if it depends on nothing that is trained; else take some "
+    "steps of an iteration made of products"
+)
+_TRANSFORM = "Multiply by the matrix of the transform: a buffer of cosines and one of sines"
 HINTS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "aten._linalg_det", "aten._linalg_eigh", "aten._linalg_slogdet", "aten._linalg_solve_ex",
+            "aten._linalg_svd", "aten.linalg_cholesky_ex", "aten.linalg_inv_ex", "aten.linalg_qr",
+        ),
+        _FACTORISED,
+    ),
+    **dict.fromkeys(("aten._fft_c2c", "aten._fft_c2r", "aten._fft_r2c"), _TRANSFORM),
+    "aten._embedding_bag": "Take embedding() and the sum, mean or max over each bag",
     "aten._local_scalar_dense": "Keep the value in a tensor instead of reading it with item()",
+    "aten._pdist_forward": "Take the norms of differences, (x[:, None] - x).norm(dim=-1), and those above the diagonal",
+    "aten.grid_sampler_2d": "Use interpolate if the grid is regular, else gather the four neighbours and weigh them",
+    "aten.multi_margin_loss_backward": "Write it with gather and clamp",
     "aten.multinomial": "Compare uniform numbers with the cumulated probabilities, or use gumbel_softmax",
     "aten.rrelu_with_noise_functional": "Use leaky_relu, or a product with rand_like where x is negative",
     "aten.randperm": "Sort uniform numbers: torch.rand(n).argsort()",
-}
+}  # fmt: skip
 """What to use instead, by the name of an operation without its overload."""
 
 

@@ -212,7 +212,11 @@ def _trace(
             leaves = [tensor for tensor in tensors if tensor.requires_grad]
             results, gradients = measure(output, tree_unflatten(rest[len(inputs) :], form), leaves, places)
             changed = [after(name) for name in buffers]
-        found = gradients()
+        try:
+            found = gradients()
+        except NotImplementedError as error:
+            place = traceback.current_meta.get("custom", {}).get("place", Place(backward=True))
+            raise UnsupportedOperation("what has no gradient in PyTorch", place, str(error)) from error
         return (*results, *found[derived:]), found[:derived], changed
 
     tensors = (*parameters.values(), *buffers.values(), *inputs, *flat)
@@ -446,6 +450,10 @@ class _Places(TorchFunctionMode):
         except _UNKNOWN_VALUES as error:
             name = getattr(func, "__name__", str(func))
             raise DataDependent(place, f"{name} depends on the values of a tensor ({error})") from error
+        except (RuntimeError, TypeError) as error:
+            if not hasattr(error, "__notes__"):  # the innermost call knows best
+                error.add_note(f"in {place}")
+            raise
         for tensor in result if isinstance(result, list | tuple) else [result]:
             if isinstance(tensor, torch.Tensor):
                 _mark(tensor.grad_fn, replace(place, backward=True))
