@@ -263,9 +263,10 @@ def unreplayed(offer: Offer, given: Assumptions, rate: float) -> float:
 
 
 def watching(offer: Offer, given: Assumptions) -> float:
-    """Part of its segments that a buyer has to replay for garbage to lose without any audit."""
-    gain = proceeds(offer, given, offer.rate())
-    return gain / (gain + at_stake(offer, given))
+    """Part of its segments that a buyer has to replay for garbage to lose without any audit; infinite where
+    nothing is at stake."""
+    gain, lost = proceeds(offer, given, offer.rate()), at_stake(offer, given)
+    return gain / (gain + lost) if lost > 0 else math.inf
 
 
 def draw_limit(offer: Offer, given: Assumptions) -> float:

@@ -59,7 +59,9 @@ class Risk:
             ("the part of segments that you replay yourself", economics.watching(offer, given), percent),
         )
         told = [f"raise {what} above {text(value)}" for what, value, text in found if value < math.inf]
-        if len(told) < 2:
+        if not offer.price:
+            told.append("ask for a stake, and replay segments yourself")
+        elif len(told) < 2:
             # neither stake nor rate nor share is enough alone
             told.append(
                 f"ask for what a quote proposes: {economics.AUDIT_RATE} auditors at least, who share "
@@ -75,7 +77,8 @@ class Risk:
         attack = self.cheapest
         if attack.loses:
             return f"{attack.name} by {attack.who}: loses {amount(-attack.expected)} on average"
-        return f"{attack.name} by {attack.who} GAINS {amount(attack.expected)}: {'; or '.join(self.advice)}"
+        earns = f"GAINS {amount(attack.expected)}" if attack.expected else "risks nothing"
+        return f"{attack.name} by {attack.who} {earns}: {'; or '.join(self.advice)}"
 
     def __rich__(self) -> Group:
         return Group(self._facts(), self._attacks(), self._delays())

@@ -111,6 +111,14 @@ def test_pledging_asks_first_and_checks(devnet: Devnet, bundle: str) -> None:
         run("crowdfund", "status", devnet.deployment.market)
 
 
+def test_a_volunteers_campaign_is_quoted(bundle: str) -> None:
+    terms = [*TERMS, "--price", "0", "--stake", "0"]
+    asked = ["crowdfund", "create", bundle, "--name", "Free", "--symbol", "F", *terms]
+    done = CliRunner().invoke(cli.app, asked, input="n\n", env={"COLUMNS": "200"})
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "risks nothing" in done.stderr
+
+
 def test_every_command_explains_itself() -> None:
     for name in [
         "create",

@@ -233,6 +233,17 @@ def test_a_risk_says_what_to_raise() -> None:
     assert not Risk(OFFER, GIVEN, enrolled=0).is_safe
 
 
+def test_garbage_for_nothing_risks_nothing_without_a_stake() -> None:
+    free = Risk(Offer(price=0, stake=0), GIVEN)
+    assert not free.is_safe
+    assert free.summary.startswith("garbage by solver risks nothing: raise the stake above 0; or ")
+    assert Risk(free.offer, replace(GIVEN, collusion=1.0)).advice
+    assert economics.watching(free.offer, GIVEN) == math.inf  # no replay takes what is not staked
+    assert economics.draw_limit(free.offer, GIVEN) < 0
+    assert Risk(Offer(price=0, stake=1), GIVEN).is_safe
+    assert economics.watching(replace(OFFER, stake=0), GIVEN) == math.inf
+
+
 def test_the_command_says_whether_a_job_is_safe() -> None:
     runner = CliRunner()
     safe = runner.invoke(app, ["job", "risk", "--price", "1e18"], env={"COLUMNS": "200"})
@@ -242,3 +253,6 @@ def test_the_command_says_whether_a_job_is_safe() -> None:
     assert bold.exit_code == 1
     assert "raise the stake above 4.06e19" in bold.output
     assert runner.invoke(app, ["job", "risk"]).exit_code == 2
+    free = runner.invoke(app, ["job", "risk", "--price", "0"], env={"COLUMNS": "200"})
+    assert (free.exit_code, type(free.exception)) == (1, SystemExit)
+    assert "garbage by solver risks nothing: raise the stake above 0" in free.output
