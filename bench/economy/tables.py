@@ -113,6 +113,23 @@ def _farming() -> str:
     return _markdown(headings, [row(reward) for reward in (0.0, 0.5, 1.0)])
 
 
+def _unauditable() -> str:
+    def row(reward: float) -> list[str]:
+        assumed = [replace(GIVEN, reward=reward, collusion=part) for part in (0.0, 0.25, 0.5)]
+        always = (
+            attack.expected / OFFER.fee
+            for given in assumed
+            for attack in economics.attacks(OFFER, given)
+            if attack.name == "work that nobody can audit"
+        )
+        chosen = (economics.choosing(given) for given in assumed)
+        return [_number(reward), *(_number(round(value, 9)) for value in (*always, *chosen))]
+
+    parts = [f"α = {part}" for part in ("0", "¼", "½")]
+    headings = ("e", *(f"always, {part}" for part in parts), *(f"if it pays, {part}" for part in parts))
+    return _markdown(headings, [row(reward) for reward in (0.0, 0.5, 0.8, 0.85, 0.9, 1.0)])
+
+
 def _collusion() -> str:
     def row(part: float) -> list[str]:
         given = replace(GIVEN, collusion=part)
@@ -167,7 +184,7 @@ def _delays() -> str:
 
 _TABLES: Mapping[str, Callable[[], str]] = {
     "terms": _terms, "stake": _stake, "attacks": _attacks, "auditing": _auditing, "record": _record,
-    "farming": _farming, "collusion": _collusion, "limits": _limits, "delays": _delays,
+    "farming": _farming, "unauditable": _unauditable, "collusion": _collusion, "limits": _limits, "delays": _delays,
 }  # fmt: skip
 
 # ------------------------------------------------------------------ from the simulation

@@ -17,7 +17,7 @@ from crowdtrain.chain import WHOLE, JobTerms, Rules
 
 __all__ = [
     "AUDIT_RATE", "AUDIT_SHARE", "GAS", "SEGMENT_GAS", "STAKE_PRICES", "Aim", "Assumptions", "Attack", "Delay", "Offer",
-    "any_drawn", "at_stake", "attacks", "auditor_profit", "buyer_cost", "cheapest", "delays", "detection",
+    "any_drawn", "at_stake", "attacks", "auditor_profit", "buyer_cost", "cheapest", "choosing", "delays", "detection",
     "diligence", "draw_limit", "farming", "needed_diligence", "proceeds", "proposed_stake", "required_rate",
     "required_share", "required_stake", "seen", "share_of_pot", "suspicion", "unreplayed", "watching",
 ]  # fmt: skip
@@ -338,7 +338,7 @@ def farming(offer: Offer, given: Assumptions, record: float = 0.0) -> float:
     """
     least = max(FLOOR_RATE, offer.audit_rate)
     needed = max(0.0, HALVING_PRICES * offer.price * (START_RATE / least - 1) - record)
-    returned = given.reward * (SOLVER_REWARD + BUYER_REWARD)
+    returned = _returned(given, _own_drawn(MAX_RATE, given))
     return needed * offer.fee_rate * max(0.0, 1 - returned)
 
 
@@ -378,31 +378,60 @@ def _silent(offer: Offer, given: Assumptions, record: float) -> Attack:
 
 def _wash(offer: Offer, given: Assumptions, record: float) -> Attack:
     own = any_drawn(offer.rate(record) * given.collusion)
-    back = SOLVER_REWARD + BUYER_REWARD + AUDITOR_REWARD * own
     return Attack(
         name="wash trade for rewards",
         who="buyer and solver",
         aim=Aim.PAY,
-        gain=given.reward * back * offer.fee - offer.fee,
+        gain=(_returned(given, own) - 1) * offer.fee,
         caught=0.0,
         cost=SEGMENT_GAS * given.gas_price,
         how="buys work from itself; the fee is burned for real, rewards come back",
     )
 
 
+def _own_drawn(rate: float, given: Assumptions) -> float:
+    """Chance that the attacker's weight is drawn, all of it in one account: likelier than split."""
+    return min(1.0, rate * given.collusion)
+
+
+def _returned(given: Assumptions, own: float) -> float:
+    """What the tokens of a unit of fee bring back to a buyer who is the solver, and with chance ``own`` the only
+    auditor who attests."""
+    return given.reward * (SOLVER_REWARD + BUYER_REWARD + AUDITOR_REWARD * own)
+
+
+FINE = (1 - BURNED) / PENALTY_PART
+"""what reporting an auditor's silence gives, in fees at most"""
+
+
 def _penalties(offer: Offer, given: Assumptions, record: float) -> Attack:
     rate = max(offer.rate(record), MAX_RATE)
-    fines = rate * offer.fee / PENALTY_PART / 2
-    back = given.reward * (SOLVER_REWARD + BUYER_REWARD) * offer.fee
+    fined = rate * (1 - given.collusion)
+    own = _own_drawn(rate, given)
     return Attack(
         name="work that nobody can audit",
-        who="buyer and solver",
+        who="buyer, solver, auditor",
         aim=Aim.PAY,
-        gain=fines + back - offer.fee,
+        gain=(fined * FINE + _returned(given, own) - 1) * offer.fee,
         caught=0.0,
-        cost=(SEGMENT_GAS + rate * GAS["punish"]) * given.gas_price,
-        how="withholds data from the auditors it asks for, and reports their silence",
+        cost=(SEGMENT_GAS + own * GAS["attest"] + fined * GAS["punish"]) * given.gas_price,
+        how="withholds data from the auditors it asks for, reports their silence, and attests itself",
     )
+
+
+def choosing(given: Assumptions) -> float:
+    """What :func:`attacks`' work that nobody can audit gains, in fees without gas, for each try by who stakes nothing,
+    sees who is drawn, and settles only if that pays. Never negative: what is not settled costs no fee."""
+    own, fined = _own_drawn(MAX_RATE, given), MAX_RATE * (1 - given.collusion)
+
+    def settled(back: float) -> float:
+        chance, total = math.exp(-fined), 0.0  # that so many are fined: Poisson's
+        for count in range(64):
+            total += chance * max(0.0, count * FINE + back - 1)
+            chance *= fined / (count + 1)
+        return total
+
+    return own * settled(_returned(given, 1.0)) + (1 - own) * settled(_returned(given, 0.0))
 
 
 # ------------------------------------------------------------------ attacks for delay

@@ -201,10 +201,41 @@ def test_what_a_quote_proposes_makes_cheats_lose_though_half_of_the_auditors_col
     assert economics.diligence(OFFER, GIVEN, 1.0) == 1.0  # a newcomer's segments are audited, too
 
 
-@pytest.mark.parametrize("reward", [0.0, 0.5, 1.0])
-def test_pay_without_work_loses_if_rewards_are_worth_no_more_than_fees(reward: float) -> None:
-    tried = economics.attacks(OFFER, Assumptions(reward=reward))
+@pytest.mark.parametrize("collusion", [0.0, 0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("reward", [0.0, 0.5, 0.84])
+def test_pay_without_work_loses_if_rewards_are_worth_less_than_0_85_of_fees(
+    reward: float, collusion: float
+) -> None:
+    tried = economics.attacks(OFFER, Assumptions(reward=reward, collusion=collusion))
     assert all(attack.loses for attack in tried if attack.aim is Aim.PAY)
+
+
+@pytest.mark.parametrize(("reward", "fees"), [(0.85, 0.0), (1.0, 0.15)])
+def test_work_that_nobody_can_audit_pays_above(reward: float, fees: float) -> None:
+    # one account with a quarter of the weight is sure to be drawn, and earns the auditors' tokens
+    tried = economics.attacks(OFFER, Assumptions(reward=reward, collusion=0.25))
+    attack = next(attack for attack in tried if attack.name == "work that nobody can audit")
+    assert attack.expected == pytest.approx(fees * OFFER.fee)
+
+
+@pytest.mark.parametrize("collusion", [0.0, 0.1, 0.25, 0.5])
+def test_who_settles_only_what_pays_earns_what_dice_show(collusion: float) -> None:
+    rng, tries, many, given = random.Random(3), 20_000, 60, Assumptions(reward=0.8, collusion=collusion)
+    each = economics.MAX_RATE * (1 - collusion) / many
+    total = 0.0
+    for _ in range(tries):
+        own = rng.random() < min(1, economics.MAX_RATE * collusion)
+        fined = sum(rng.random() < each for _ in range(many))
+        total += max(0.0, given.reward * (0.75 + 0.25 * own) + fined / 20 - 1)
+    assert economics.choosing(given) == pytest.approx(total / tries, abs=0.003)
+    assert economics.choosing(replace(given, reward=1.0, collusion=0.25)) == pytest.approx(0.15)
+    if collusion == 0.25:
+        assert economics.choosing(given) == pytest.approx(0.016, abs=0.0005)
+
+
+def test_a_record_costs_nothing_where_all_of_a_fee_comes_back() -> None:
+    assert economics.farming(OFFER, Assumptions(collusion=0.25)) == 0
+    assert economics.farming(OFFER, Assumptions(collusion=0.0)) == pytest.approx(0.36)
 
 
 def test_wash_trading_pays_as_soon_as_rewards_are_worth_more_than_fees() -> None:
