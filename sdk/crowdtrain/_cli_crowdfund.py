@@ -8,7 +8,7 @@ import typer
 
 from crowdtrain import _cli_job as job
 from crowdtrain._cli_wallet import Account, Amount, account_named, connect, parse_address, parse_amount
-from crowdtrain._errors import BadAnswer
+from crowdtrain._errors import BadAnswer, ConfigError
 from crowdtrain.config import Config
 from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE
 from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
@@ -101,12 +101,20 @@ def create(
     keyfile: Key = None,
     yes: Yes = False,
 ) -> None:
-    """Stores a job's files and begins a campaign to fund it, or to find volunteers at price 0. Prints its address."""
+    """Stores a job's files and begins a campaign to fund it, or to find volunteers at price 0. Prints its address.
+
+    The stake that is proposed counts the shares that a cheat would get; volunteers' jobs have none to propose.
+    """
     from rich.console import Console
 
     from crowdtrain.bundle import load_bundle
     from crowdtrain.client import Client
+    from crowdtrain.crowdfund import with_bonus
 
+    if stake is None and parse_amount(price) == 0:
+        raise ConfigError(
+            "name a --stake: nothing tells what its shares are worth, and without a stake garbage risks nothing"
+        )
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     bundle, crowdfunding = load_bundle(folder), _crowdfunding(config)
     client = Client(crowdfunding.campaigns.chain, crowdfunding.store)
@@ -114,6 +122,10 @@ def create(
         client, bundle, steps=steps, price=price, segments=segments, interval=interval, stake=stake,
         lease=lease, window=window, clock=clock, audits=audits, audit_share=audit_share,
     )  # fmt: skip
+    parts = (round(backers * 100), round((solvers + auditors) * 100))
+    offer = with_bonus(offer, *parts, propose_stake=stake is None)
+    if not offer.risk.is_safe:
+        typer.echo(f"warning: {offer.risk.summary}", err=True)
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Begin a campaign to raise {offer.escrow}?", abort=True, err=True)

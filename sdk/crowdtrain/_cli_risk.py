@@ -41,6 +41,14 @@ def risk(
     watchers: Annotated[float, typer.Option(min=0, max=1, help="Chance that others replay a segment.")] = 0.0,
     cost: Annotated[float, typer.Option(min=0, help="Cost of computing a segment, in prices.")] = 0.6,
     reward: Annotated[float, typer.Option(min=0, help="Worth of the tokens that a unit of fee mints.")] = 1.0,
+    bonus: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Worth of what else a segment brings its solver, such as shares of a campaign's model: in prices; in "
+            "token units if the price is 0.",
+        ),
+    ] = 0.0,
     gas_price: Annotated[str, typer.Option(help="Token units for each gas.")] = "0",
     rpc: Rpc = None,
     store: StoreAt = None,
@@ -66,7 +74,7 @@ def risk(
             record = float(chain.record(parse_address(solver)).unbroken)
     else:
         raise typer.BadParameter("name a job on the chain, or the --price of one yet to post")
-    found = Risk(offer, given, record, enrolled)
+    found = Risk(offer, replace(given, bonus=bonus * (offer.price or 1)), record, enrolled)
     Console().print(found)
     if not found.is_safe:
         raise typer.Exit(1)

@@ -112,6 +112,8 @@ class Quote:
     """wei for each gas, at the time of asking"""
     advice: Advice | None = field(default=None, repr=False)
     """which strategy suits the machines that are online, and why, if they are known"""
+    bonus: float = 0.0
+    """what else a settled segment is worth to its solver, at most, such as shares of a campaign's model"""
 
     @property
     def escrow(self) -> int:
@@ -142,7 +144,7 @@ class Quote:
             clock=self.clock,
             segments=len(self.plan.segments),
         )
-        return Risk(offer, economics.Assumptions())
+        return Risk(offer, economics.Assumptions(bonus=self.bonus))
 
     @property
     def gas(self) -> int:

@@ -9,7 +9,8 @@ credits what has settled, and claims all that is due. docs/CROWDFUNDING.md says 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crowdtrain_engine import State
@@ -28,11 +29,13 @@ from crowdtrain.chain import (
     SegmentState,
 )
 from crowdtrain.client import Quote
+from crowdtrain.economics import proposed_stake
 from crowdtrain.jobs import JobFiles, load_files
 from crowdtrain.stores import Store
 
 __all__ = [
-    "GRACE", "SHARES", "Campaign", "CampaignTerms", "Campaigns", "Crowdfunding", "Holding", "Stage",
+    "GRACE", "SHARES", "Campaign", "CampaignTerms", "Campaigns", "Crowdfunding", "Holding", "Stage", "shares_bonus",
+    "with_bonus",
 ]  # fmt: skip
 
 SHARES = 10**24
@@ -236,3 +239,23 @@ class Crowdfunding:
 def shares_of(terms: CampaignTerms, pledged: int) -> int:
     """The shares of a backer who pledged so much."""
     return SHARES * terms.backers // WHOLE * pledged // terms.goal if terms.goal else 0
+
+
+def shares_bonus(specs: Sequence[SegmentSpec], goal: int, backers: int, others: int) -> float:
+    """Worth of the shares that a segment brings its solver, and auditors who may be its accomplices: at most, of the
+    segment with most steps. The model is taken to be worth what backers pay for their part of it.
+
+    ``backers`` and ``others`` (solvers and auditors) are parts of all shares, in 1/10,000.
+    """
+    model = goal * WHOLE / backers if backers else goal
+    steps = [spec.steps for spec in specs]
+    return model * others / WHOLE * max(steps) / sum(steps)
+
+
+def with_bonus(quote: Quote, backers: int, others: int, *, propose_stake: bool = False) -> Quote:
+    """The quote for a campaign: its risk counts the shares that a cheat would get (:func:`shares_bonus`), for which
+    a stake is proposed if that is asked for."""
+    quote = replace(quote, bonus=shares_bonus(quote.plan.segments, quote.escrow, backers, others))
+    if not propose_stake:
+        return quote
+    return replace(quote, stake=round(proposed_stake(quote.risk.offer, quote.risk.given)))

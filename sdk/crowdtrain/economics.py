@@ -515,13 +515,13 @@ def required_stake(offer: Offer, given: Assumptions, record: float = math.inf) -
     return lost / at_stake(replace(offer, stake=1.0), given)
 
 
-def proposed_stake(offer: Offer) -> float:
+def proposed_stake(offer: Offer, given: Assumptions | None = None) -> float:
     """A fifth more than what makes garbage lose though half of the auditors collude, rounded up to five prices;
     the default where no stake is enough, because replays do not pay."""
+    needed = 1.2 * required_stake(offer, given or Assumptions())
     if offer.price == 0:
-        return 0.0
-    needed = required_stake(offer, Assumptions())
-    prices = STAKE_PRICES if math.isinf(needed) else 5 * math.ceil(1.2 * needed / offer.price / 5)
+        return 0.0 if math.isinf(needed) else needed
+    prices = STAKE_PRICES if math.isinf(needed) else 5 * math.ceil(needed / offer.price / 5)
     return prices * offer.price
 
 

@@ -26,6 +26,12 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+def without(terms: list[str], *names: str) -> list[str]:
+    """Options, each with a value, without those."""
+    pairs = zip(terms[::2], terms[1::2], strict=True)
+    return [word for pair in pairs if pair[0] not in names for word in pair]
+
+
 def create(bundle: str, name: str, *more: str) -> str:
     return run("crowdfund", "create", bundle, "--name", name, "--symbol", "P", *TERMS, "--yes", *more).strip()
 
@@ -111,12 +117,31 @@ def test_pledging_asks_first_and_checks(devnet: Devnet, bundle: str) -> None:
         run("crowdfund", "status", devnet.deployment.market)
 
 
-def test_a_volunteers_campaign_is_quoted(bundle: str) -> None:
-    terms = [*TERMS, "--price", "0", "--stake", "0"]
+def test_a_volunteers_campaign_asks_for_a_stake(bundle: str) -> None:
+    terms = [*without(TERMS, "--stake"), "--price", "0"]
     asked = ["crowdfund", "create", bundle, "--name", "Free", "--symbol", "F", *terms]
-    done = CliRunner().invoke(cli.app, asked, input="n\n", env={"COLUMNS": "200"})
+    with pytest.raises(ConfigError, match="name a --stake"):
+        run(*asked)
+    done = CliRunner().invoke(cli.app, [*asked, "--stake", "0", "--yes"])
+    assert done.exit_code == 0
+    assert "warning: garbage by solver risks nothing" in done.stderr
+    done = CliRunner().invoke(cli.app, [*asked, "--stake", "0"], input="n\n", env={"COLUMNS": "200"})
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
     assert "risks nothing" in done.stderr
+
+
+def test_a_cheat_gets_shares_too_and_the_stake_is_for_them(devnet: Devnet, bundle: str) -> None:
+    terms = without(TERMS, "--stake", "--audits", "--audit-share")
+    asked = ["crowdfund", "create", bundle, "--name", "Shared", "--symbol", "S", *terms, "--price", "1e6"]
+    done = CliRunner().invoke(cli.app, [*asked, "--yes"])
+    assert done.exit_code == 0, done.output
+    assert "warning" not in done.stderr
+    campaigns = Web3Campaigns(Web3Chain(devnet.rpc, devnet.deployment))
+    # backers pay four prices for half of the model, the other half is worth as much: 2.4 of it for three steps of five
+    assert campaigns.campaign(Address(done.stdout.strip())).terms.job.stake == 165 * 10**6
+    thin = CliRunner().invoke(cli.app, [*asked, "--stake", "5e7"], input="n\n", env={"COLUMNS": "200"})
+    assert "GAINS" in thin.stderr
+    assert "raise the stake above 1.34e8" in thin.stderr
 
 
 def test_every_command_explains_itself() -> None:

@@ -174,6 +174,15 @@ def test_the_proposed_stake_is_enough_at_any_rate_at_which_replays_pay(rate: flo
     assert economics.proposed_stake(replace(offer, audit_share=0)) == economics.STAKE_PRICES
 
 
+@pytest.mark.parametrize("price", [0.0, 1.0])
+def test_what_else_a_segment_is_worth_needs_more_stake(price: float) -> None:
+    offer, assumed = replace(OFFER, price=price), replace(GIVEN, bonus=2.0)
+    assert not garbage(offer, assumed).loses
+    stake = economics.proposed_stake(offer, assumed)
+    assert garbage(replace(offer, stake=stake), assumed).loses
+    assert stake < 2 * economics.required_stake(offer, assumed)
+
+
 def test_who_watches_and_who_draws() -> None:
     offer = replace(OFFER, audit_rate=0.0)
     watched = economics.watching(OFFER, GIVEN)
@@ -284,6 +293,14 @@ def test_the_command_says_whether_a_job_is_safe() -> None:
     assert bold.exit_code == 1
     assert "raise the stake above 4.06e19" in bold.output
     assert runner.invoke(app, ["job", "risk"]).exit_code == 2
+    shares = ["job", "risk", "--price", "1e18", "--bonus", "2"]
+    owned = runner.invoke(app, shares, env={"COLUMNS": "200"})
+    assert owned.exit_code == 1
+    assert "raise the stake above 1.19e20" in owned.output
+    assert runner.invoke(app, [*shares, "--stake", "1.2e20"]).exit_code == 0
+    for stake, code in (("3e18", 1), ("5e19", 0)):  # at no price, token units
+        wanted = ["job", "risk", "--price", "0", "--bonus", "1e18", "--stake", stake]
+        assert runner.invoke(app, wanted).exit_code == code
     free = runner.invoke(app, ["job", "risk", "--price", "0"], env={"COLUMNS": "200"})
     assert (free.exit_code, type(free.exception)) == (1, SystemExit)
     assert "garbage by solver risks nothing: raise the stake above 0" in free.output
