@@ -31,7 +31,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 STEPS, SEGMENTS, BATCH = 200, 2, 32
-PRICE, STAKE, LICENCE = 10_000, 100_000, 90_000
+PRICE, STAKE, LICENCE = 10_000, 200_000, 90_000
 WINDOW = 1200
 NAMES = ("ada", "ben", "cleo", "solver", "auditor", "customer")
 
@@ -107,13 +107,13 @@ def raise_money(town: Town, program: ct.LoweredProgram, data: ct.Dataset) -> tup
     """Ada's campaign, funded and launched. Her address for it, and the job's number."""
     ada = town.of("ada")
     quote = ct.Client(ada.campaigns.chain, town.store).quote(
-        program, data, STEPS, price=PRICE, segments=SEGMENTS, stake=STAKE, audits=1.0, audit_share=0.5,
+        program, data, STEPS, price=PRICE, segments=SEGMENTS, stake=STAKE, audits=1.0, audit_share=1.0,
         lease=1200, window=WINDOW, clock=600,
     )  # fmt: skip
     campaign = ada.create(quote, "Digits", "DIG")
     print(f"campaign {campaign}: {quote.escrow} to raise")
     for name, amount in (("ben", quote.escrow * 3 // 4), ("cleo", quote.escrow)):
-        town.of(name).check(campaign)  # the files are what the campaign says
+        town.of(name).check(campaign)  # the files are what the campaign says, and cheats would lose
         taken, _ = town.of(name).campaigns.pledge(campaign, amount)
         print(f"{name} pledges {taken}")
     job, _ = town.of("cleo").campaigns.launch(campaign)

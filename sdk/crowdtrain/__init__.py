@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         NotFound,
         PlanError,
         Refused,
+        RiskyTerms,
         StoreError,
         StoreUnavailable,
     )
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "crowdtrain._errors": (
         "BadAnswer", "ChainError", "ChainUnavailable", "ConfigError", "Corrupt", "CrowdtrainError",
-        "LoweringError", "NotFound", "PlanError", "Refused", "StoreError", "StoreUnavailable",
+        "LoweringError", "NotFound", "PlanError", "Refused", "RiskyTerms", "StoreError", "StoreUnavailable",
     ),
     "crowdtrain._explain": ("MachineSpeed", "explain"),
     "crowdtrain._training": ("LoweredPipeline", "LoweredProgram", "load_into"),
@@ -105,6 +106,7 @@ __all__ = [
     "ProgramError",
     "Quote",
     "Refused",
+    "RiskyTerms",
     "State",
     "Store",
     "StoreError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from crowdtrain.chain import Address, Receipt
+    from crowdtrain.chain import Address, JobTerms, Receipt
     from crowdtrain.crowdfund import Campaign, Crowdfunding, Holding
     from crowdtrain.web3_crowdfund import Web3Campaigns
 
@@ -109,7 +110,7 @@ def create(
 
     from crowdtrain.bundle import load_bundle
     from crowdtrain.client import Client
-    from crowdtrain.crowdfund import with_bonus
+    from crowdtrain.crowdfund import LEAST_TIME, doubts, with_bonus
 
     if stake is None and parse_amount(price) == 0:
         raise ConfigError(
@@ -124,8 +125,10 @@ def create(
     )  # fmt: skip
     parts = (round(backers * 100), round((solvers + auditors) * 100))
     offer = with_bonus(offer, *parts, propose_stake=stake is None)
-    if not offer.risk.is_safe:
-        typer.echo(f"warning: {offer.risk.summary}", err=True)
+    if window is None:
+        offer = replace(offer, window=max(offer.window, LEAST_TIME))
+    for doubt in doubts(offer.risk):
+        typer.echo(f"warning: {doubt}", err=True)
     if not yes:
         Console(stderr=True).print(offer)
         typer.confirm(f"Begin a campaign to raise {offer.escrow}?", abort=True, err=True)
@@ -156,14 +159,17 @@ def launch(campaign: Where, rpc: Rpc = None, deployment: Deployed = None, keyfil
 def pledge(
     campaign: Where,
     amount: Amount,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not look at the job's files.")] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Look neither at the job's files nor at its terms.")
+    ] = False,
     rpc: Rpc = None,
     store: StoreAt = None,
     deployment: Deployed = None,
     keyfile: Key = None,
     yes: Yes = False,
 ) -> None:
-    """Checks the job's files against the campaign, and pledges; takes no more than is missing to the goal."""
+    """Checks the job's files against the campaign and that its terms make cheats lose, and pledges; takes no more
+    than is missing to the goal."""
     from rich.console import Console
 
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
@@ -172,9 +178,12 @@ def pledge(
     if not unchecked:
         from crowdtrain.crowdfund import Crowdfunding
 
-        specs = Crowdfunding(campaigns, config.open_store()).check(where).plan.segments
+        crowdfunding = Crowdfunding(campaigns, config.open_store())
+        specs = crowdfunding.check(where).plan.segments
         prices = [spec.price / spec.steps for spec in specs]
         typer.echo(f"{len(specs)} segments; a step costs {min(prices):g} to {max(prices):g}", err=True)
+        risk = crowdfunding.risk(campaigns.campaign(where).terms, specs)
+        typer.echo(f"cheapest attack: {risk.summary}", err=True)
     if not yes:
         Console(stderr=True).print(_status(campaigns, campaigns.campaign(where)))
         typer.confirm(f"Pledge {units}?", abort=True, err=True)
@@ -316,6 +325,8 @@ def _status(campaigns: Web3Campaigns, seen: Campaign) -> Table:
     table.add_row("pledges end", f"in {left} s" if left > 0 else "over")
     parts = (("backers", terms.backers), ("solvers", terms.solvers), ("auditors", terms.auditors))
     table.add_row("shares", ", ".join(f"{name} {part / 100:g} %" for name, part in parts))
+    for fact in _terms(terms.job):
+        table.add_row(*fact)
     table.add_row("files", seen.manifest)
     if seen.job is not None:
         posted = chain.job(seen.job)
@@ -324,6 +335,19 @@ def _status(campaigns: Web3Campaigns, seen: Campaign) -> Table:
         table.add_row("came back", f"{seen.returned:,}")
         table.add_row("shares there are", _shares(seen.shares))
     return table
+
+
+def _terms(job: JobTerms) -> list[tuple[str, str]]:
+    """What keeps solvers honest."""
+    from crowdtrain.chain import WHOLE
+
+    each = f"{job.escrow // job.segments:,} are raised on average"
+    rate, share = job.audit_rate / WHOLE, job.audit_share / WHOLE
+    return [
+        ("stake of a solver", f"{job.stake:,} for each segment, for which {each}"),
+        ("audits", f"{rate:g} auditors expected at least, who share {share:g} prices"),
+        ("window, clock", f"{job.window:,} s, {job.clock:,} s"),
+    ]
 
 
 def _holding(seen: Campaign, whose: Address, holding: Holding) -> Table:

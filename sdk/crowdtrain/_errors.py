@@ -11,6 +11,7 @@ CrowdtrainError
 │   ├── NotFound           no such blob
 │   └── Corrupt            what came back is not what the CID or root says
 ├── PlanError              a plan or manifest that is malformed or does not match the chain
+├── RiskyTerms             terms of a campaign under which cheating pays, or nobody has time to object
 └── LoweringError          a model that cannot be lowered
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 
 __all__ = [
     "BadAnswer", "ChainError", "ChainUnavailable", "ConfigError", "Corrupt", "CrowdtrainError", "LoweringError",
-    "NotFound", "PlanError", "Refused", "StoreError", "StoreUnavailable",
+    "NotFound", "PlanError", "Refused", "RiskyTerms", "StoreError", "StoreUnavailable",
 ]  # fmt: skip
 
 
@@ -73,6 +74,10 @@ class Corrupt(StoreError):
 
 class PlanError(CrowdtrainError, ValueError):
     """A plan or manifest that is malformed, or does not match what is on chain."""
+
+
+class RiskyTerms(CrowdtrainError):
+    """Terms of a campaign under which cheating pays, or nobody has time to object."""
 
 
 class LoweringError(CrowdtrainError):

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from crowdtrain_engine import State
 
-from crowdtrain._errors import PlanError
+from crowdtrain._errors import PlanError, RiskyTerms
 from crowdtrain.chain import (
     WHOLE,
     Address,
@@ -29,13 +29,14 @@ from crowdtrain.chain import (
     SegmentState,
 )
 from crowdtrain.client import Quote
-from crowdtrain.economics import proposed_stake
+from crowdtrain.economics import Assumptions, Offer, proposed_stake
 from crowdtrain.jobs import JobFiles, load_files
+from crowdtrain.risk import Risk
 from crowdtrain.stores import Store
 
 __all__ = [
-    "GRACE", "SHARES", "Campaign", "CampaignTerms", "Campaigns", "Crowdfunding", "Holding", "Stage", "shares_bonus",
-    "with_bonus",
+    "GRACE", "LEAST_TIME", "SHARES", "Campaign", "CampaignTerms", "Campaigns", "Crowdfunding", "Holding", "Stage",
+    "doubts", "shares_bonus", "with_bonus",
 ]  # fmt: skip
 
 SHARES = 10**24
@@ -44,6 +45,9 @@ GRACE = 7 * 24 * 3600
 """seconds after the pledge deadline in which a funded campaign may still be launched"""
 PLEDGING = 30 * 24 * 3600
 """seconds for which pledges are taken, if nothing else is said"""
+
+LEAST_TIME = 600
+"""seconds that window and clock of a campaign's job should have, for somebody to look and to answer"""
 
 
 class Stage(enum.IntEnum):
@@ -182,11 +186,12 @@ class Crowdfunding:
         )
         return self.campaigns.create(terms, manifest)[0]
 
-    def check(self, address: Address) -> JobFiles:
-        """The campaign's files, found to be what the terms say: a plan of so many steps that the goal pays for.
+    def check(self, address: Address, *, risky: bool = False) -> JobFiles:
+        """The campaign's files, found to be what the terms say: a plan of so many steps that the goal pays for; and,
+        unless it may be ``risky``, the terms found to be such that garbage loses and others can object in time.
 
         What it trains, on what data, and at what price for each segment, is the backer's to judge. Raises PlanError,
-        saying what is wrong, and what the store raises.
+        saying what is wrong, RiskyTerms, and what the store raises.
         """
         campaign = self.campaigns.campaign(address)
         terms = campaign.terms
@@ -197,14 +202,24 @@ class Crowdfunding:
             raise PlanError(f"the plan has {steps} steps, the campaign's shares are for {terms.steps}")
         if cost > terms.goal:
             raise PlanError(f"the plan costs {cost} with audits, the campaign raises only {terms.goal}")
+        if not risky and (found := doubts(self.risk(terms, files.plan.segments))):
+            raise RiskyTerms(
+                f"{'; '.join(found)}; to pledge all the same: --unchecked, or risky=True in Python"
+            )
         return files
+
+    def risk(self, terms: CampaignTerms, specs: Sequence[SegmentSpec]) -> Risk:
+        """The dearest segment with the eyes of a cheat, who gets the shares of the one with most steps."""
+        dearest = max(spec.price for spec in specs)
+        bonus = shares_bonus(specs, terms.goal, terms.backers, terms.solvers + terms.auditors)
+        return Risk(Offer.of(terms.job, self.campaigns.chain.rules(), dearest), Assumptions(bonus=bonus))
 
     def credit(self, address: Address) -> list[int]:
         """Gives out the shares of all segments that have settled; returns their numbers."""
         campaign = self.campaigns.campaign(address)
         if campaign.job is None:
             return []
-        specs = self.check(address).plan.segments
+        specs = self.check(address, risky=True).plan.segments
         waiting = [i for i in range(len(specs)) if self._is_waiting(campaign.job, address, i)]
         for index in waiting:
             self.campaigns.credit(address, index, specs[index])
@@ -250,6 +265,19 @@ def shares_bonus(specs: Sequence[SegmentSpec], goal: int, backers: int, others: 
     model = goal * WHOLE / backers if backers else goal
     steps = [spec.steps for spec in specs]
     return model * others / WHOLE * max(steps) / sum(steps)
+
+
+def doubts(risk: Risk) -> list[str]:
+    """Why a backer should not pay for a job: nobody has time to object, or garbage does not lose. Nothing if all is
+    well."""
+    offer, found = risk.offer, []
+    if offer.window < LEAST_TIME:
+        found.append(f"results can be challenged for {offer.window:g} s only, less than {LEAST_TIME}")
+    if offer.clock < LEAST_TIME:
+        found.append(f"players of a dispute have {offer.clock:g} s to answer, less than {LEAST_TIME}")
+    if not risk.is_safe:
+        found.append(risk.summary)
+    return found
 
 
 def with_bonus(quote: Quote, backers: int, others: int, *, propose_stake: bool = False) -> Quote:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from crowdtrain import cli
-from crowdtrain._errors import ConfigError, CrowdtrainError
+from crowdtrain._errors import ConfigError, CrowdtrainError, RiskyTerms
 from crowdtrain._sender import account_of
 from crowdtrain.chain import Address, JobId, SegmentKey
-from crowdtrain.crowdfund import GRACE
+from crowdtrain.crowdfund import GRACE, LEAST_TIME
 from crowdtrain.devnet import Devnet
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain.web3_crowdfund import Web3Campaigns
@@ -43,11 +43,11 @@ def test_a_model_is_funded_and_owned_from_the_command_line(devnet: Devnet, bundl
     assert "[red]Per?[2Jceptron (P)" in shown
     assert "0 of 300 (0.0 %)" in shown
     assert "backers 50 %, solvers 40 %, auditors 10 %" in shown
-    assert "pledged 200" in run("crowdfund", "pledge", address, "200", "--yes")
+    assert "pledged 200" in run("crowdfund", "pledge", address, "200", "--unchecked", "--yes")
     assert "200 of 300 (66.7 %)" in run("crowdfund", "status", address)
     with pytest.raises(CrowdtrainError, match="WrongStage"):
         run("crowdfund", "launch", address)
-    assert "pledged 100" in run("crowdfund", "pledge", address, "1e3", "--yes")
+    assert "pledged 100" in run("crowdfund", "pledge", address, "1e3", "--unchecked", "--yes")
     job = JobId(int(run("crowdfund", "launch", address)))
     assert f"{job}: 0 of 2 segments settled" in run("crowdfund", "status", address)
 
@@ -78,7 +78,7 @@ def test_a_model_is_funded_and_owned_from_the_command_line(devnet: Devnet, bundl
 
 def test_a_failed_campaign_refunds_from_the_command_line(devnet: Devnet, bundle: str) -> None:
     address = create(bundle, "Nobody cares", "--days", "1")
-    run("crowdfund", "pledge", address, "7", "--yes")
+    run("crowdfund", "pledge", address, "7", "--unchecked", "--yes")
     with pytest.raises(CrowdtrainError, match="WrongStage"):
         run("crowdfund", "refund", address)
     devnet.advance(GRACE)
@@ -105,9 +105,12 @@ def test_rewards_from_the_command_line(devnet: Devnet, bundle: str) -> None:
 
 
 def test_pledging_asks_first_and_checks(devnet: Devnet, bundle: str) -> None:
-    address = create(bundle, "Asked", "--days", "1")
+    fair = without(TERMS, "--stake", "--audits", "--audit-share", "--window")
+    asked = ["crowdfund", "create", bundle, "--name", "Asked", "--symbol", "A", *fair, "--window", "600"]
+    address = run(*asked, "--clock", "600", "--yes").strip()
     done = CliRunner().invoke(cli.app, ["crowdfund", "pledge", address, "5"], input="n\n")
     assert done.exit_code == 1
+    assert "cheapest attack: " in done.stderr
     assert "Pledge 5?" in done.stderr
     campaigns = Web3Campaigns(Web3Chain(devnet.rpc, devnet.deployment))
     assert campaigns.campaign(Address(address)).raised == 0
@@ -115,6 +118,25 @@ def test_pledging_asks_first_and_checks(devnet: Devnet, bundle: str) -> None:
         run("crowdfund", "status", "0x12")
     with pytest.raises(CrowdtrainError, match="UnknownCampaign"):
         run("crowdfund", "status", devnet.deployment.market)
+
+
+def test_terms_that_cheats_like_are_shown_and_refused(devnet: Devnet, bundle: str) -> None:
+    # window 2 s, stake 0, nobody audits: who launches it takes the pledges for garbage two seconds later
+    terms = [*without(TERMS, "--stake", "--window"), "--stake", "0", "--window", "2", "--clock", "3"]
+    asked = ["crowdfund", "create", bundle, "--name", "Trap", "--symbol", "T", *terms, "--yes"]
+    address = run(*asked).splitlines()[-1]
+    shown = words(run("crowdfund", "status", address))
+    for line in (
+        "stake of a solver │ 0 for each segment, for which 150 are raised on average",
+        "audits │ 0 auditors expected at least, who share 0.5 prices",
+        "window, clock │ 2 s, 3 s",
+    ):
+        assert line in shown
+    with pytest.raises(RiskyTerms, match="--unchecked"):
+        run("crowdfund", "pledge", address, "5", "--yes")
+    campaigns = Web3Campaigns(Web3Chain(devnet.rpc, devnet.deployment))
+    assert campaigns.campaign(Address(address)).raised == 0
+    assert "pledged 5" in run("crowdfund", "pledge", address, "5", "--unchecked", "--yes")
 
 
 def test_a_volunteers_campaign_asks_for_a_stake(bundle: str) -> None:
@@ -131,12 +153,13 @@ def test_a_volunteers_campaign_asks_for_a_stake(bundle: str) -> None:
 
 
 def test_a_cheat_gets_shares_too_and_the_stake_is_for_them(devnet: Devnet, bundle: str) -> None:
-    terms = without(TERMS, "--stake", "--audits", "--audit-share")
+    terms = without(TERMS, "--stake", "--audits", "--audit-share", "--window")
     asked = ["crowdfund", "create", bundle, "--name", "Shared", "--symbol", "S", *terms, "--price", "1e6"]
     done = CliRunner().invoke(cli.app, [*asked, "--yes"])
     assert done.exit_code == 0, done.output
     assert "warning" not in done.stderr
     campaigns = Web3Campaigns(Web3Chain(devnet.rpc, devnet.deployment))
+    assert campaigns.campaign(Address(done.stdout.strip())).terms.job.window == LEAST_TIME
     # backers pay four prices for half of the model, the other half is worth as much: 2.4 of it for three steps of five
     assert campaigns.campaign(Address(done.stdout.strip())).terms.job.stake == 165 * 10**6
     thin = CliRunner().invoke(cli.app, [*asked, "--stake", "5e7"], input="n\n", env={"COLUMNS": "200"})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
-from crowdtrain._errors import PlanError, Refused
+from crowdtrain._errors import PlanError, Refused, RiskyTerms
 from crowdtrain.chain import Address, Chain, JobId, SegmentKey
 from crowdtrain.client import Client, Quote
-from crowdtrain.crowdfund import GRACE, SHARES, Campaigns, Crowdfunding, Stage, shares_of
+from crowdtrain.crowdfund import GRACE, SHARES, Campaigns, Crowdfunding, Stage, shares_of, with_bonus
 from crowdtrain.devnet import Devnet
+from crowdtrain.economics import required_stake
 from crowdtrain.fakes import FakeCampaigns, FakeChain
 from crowdtrain.ledger import Kind
 from crowdtrain.statement import statement
@@ -50,7 +52,7 @@ class Crowd:
         options = {"audits": 0.0, "audit_share": 0.5} | options
         offer = client.quote(
             self.given.program, self.given.data, STEPS, price=price, segments=SEGMENTS, interval=INTERVAL,
-            stake=STAKE, lease=600, window=30, clock=120, duration=2 * EPOCH, **options,
+            stake=STAKE, lease=600, duration=2 * EPOCH, **({"window": 30, "clock": 120} | options),
         )  # fmt: skip
         self.given = replace(self.given, plan=offer.plan)
         return offer
@@ -136,7 +138,7 @@ def test_a_campaign_is_what_was_asked_for(crowd: Crowd) -> None:
     assert (seen.terms.backers, seen.terms.solvers, seen.terms.auditors) == (3000, 6000, 1000)
     assert seen.terms.steps == STEPS
     assert (seen.stage, seen.raised, seen.job, seen.shares) == (Stage.PLEDGING, 0, None, 0)
-    files = crowd.of("ada").check(address)
+    files = crowd.of("ada").check(address, risky=True)
     assert files.plan.root == quote.plan.root
 
 
@@ -283,6 +285,29 @@ def test_files_that_contradict_the_terms_are_found(crowd: Crowd) -> None:
     wrong, _ = organiser.create(replace(good.terms, name=name, job=job), good.manifest)
     with pytest.raises(PlanError, match="plan root"):
         crowd.of("ada").check(wrong)
+
+
+def test_terms_under_which_cheating_pays_are_refused(crowd: Crowd) -> None:
+    fair = {"audits": 0.1, "audit_share": 1.0, "window": 600, "clock": 600}
+    good = crowd.quote(**fair)
+    risk = with_bonus(good, 5000, 5000).risk
+    enough = math.ceil(required_stake(risk.offer, risk.given)) + 1
+    assert crowd.of("ada").check(crowd.create(replace(good, stake=enough))).plan.root == good.plan.root
+    for what, poor in (
+        ("raise the stake above", replace(good, stake=enough - 2)),
+        ("raise the stake above", replace(good, stake=0)),
+        ("challenged for 599 s", replace(good, stake=enough, window=599)),
+        ("599 s to answer", replace(good, stake=enough, clock=599)),
+        ("GAINS", replace(good, stake=enough, audit_share=0)),
+    ):
+        address = crowd.create(poor)
+        with pytest.raises(RiskyTerms, match=f"(?s){what}.*--unchecked"):
+            crowd.of("ada").check(address)
+        crowd.of("ada").check(address, risky=True)
+    volunteers = crowd.quote(price=0, **fair)
+    crowd.of("ada").check(crowd.create(replace(volunteers, stake=1)))
+    with pytest.raises(RiskyTerms, match="risks nothing"):
+        crowd.of("ada").check(crowd.create(replace(volunteers, stake=0)))
 
 
 def test_every_unit_has_a_cause(crowd: Crowd) -> None:
