@@ -49,7 +49,7 @@ def images(batch: int, *shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
 CASES: dict[str, Case] = {
     "MLP": Case(lambda: MLP(64, 256, 256, 10), images(64, 64), F.cross_entropy),
     "CNN": Case(CNN, images(64, 1, 28, 28), F.cross_entropy),
-    "ResNet": Case(lambda: ResNet(64, (2,)), images(32, 3, 32, 32), F.cross_entropy),
+    "ResNet": Case(lambda: ResNet(64, (1, 1)), images(32, 3, 32, 32), F.cross_entropy),
     "GPT-0.8M": Case(lambda: GPT(65, 128, 4, 4, 64), tokens(65, 16, 64), next_token_loss),
     "GPT-5M": Case(lambda: GPT(256, 256, 6, 8, 128), tokens(256, 16, 128), next_token_loss),
     "GPT-11M": Case(lambda: GPT(256, 384, 6, 6, 128), tokens(256, 16, 128), next_token_loss),
