@@ -26,13 +26,15 @@ class Merging:
         *,
         codec: Codec | None = None,
         broadcast: Codec | None = None,
+        gradients: str | None = None,
         sign: bool = False,
         decay: float = 1.0,
         members: Sequence[int] | None = None,
         weights: Sequence[int] = (),
     ) -> None:
-        """``members`` are the workers that have the part: all, if they are not given. ``weights`` are the steps that
-        each takes in a round, where changes count by them."""
+        """``members`` are the workers that have the part: all, if they are not given. ``gradients`` is the group that
+        they send instead of the part itself. ``weights`` are the steps that each takes in a round, where changes count
+        by them."""
         self.crew = crew
         self.part = part
         self._types: Mapping[str, TensorType] = crew.types[part]
@@ -47,11 +49,14 @@ class Merging:
             codec=codec, broadcast=broadcast, sign=sign, buffers=self.buffers or None,
             weights=list(map(float, weights)), clocks=sorted(set(weights)),
         )  # fmt: skip
+        self._gradients = gradients
         self._encode: Written | None = None
         self._receive = receive(self._types, broadcast) if broadcast else None
         self._decay = decay
         self._memory: dict[str, Ref] = {}
         """the merge's own groups: the optimizer's slots, counters"""
+        self._quorum = 0
+        """of what is gathered"""
         self._lost: dict[int, Ref] = {}
         self.bases = dict.fromkeys(self.members, crew.shared[part])
         """the part as each worker has received it last"""
@@ -65,62 +70,43 @@ class Merging:
     def gather(self, worker: int, round_: int, out: Mapping[str, Ref]) -> None:
         """Sends what came out of a worker's training to the merge of the round."""
         place = self.members.index(worker)
-        self._gathered[self._name(place)] = self.send(worker, round_, out[self.part])
+        self._gathered[self._name(place)] = self._send(worker, round_, out[self._gradients or self.part])
         if self._buffered is not None:
             self._gathered[f"{BUFFERS}.{place}"] = out[self._buffered]
-
-    def send(self, worker: int, round_: int, local: Ref) -> Ref:
-        """What a worker's tensors, or its gradients, travel as: they themselves, or a code of their change."""
-        if self._codec is None:
-            return local
-        if self._encode is None:
-            self._encode = encode(self._types, self._codec, decay=self._decay)
-        return self._sent(self._encode, {"base": self.bases[worker], "local": local}, worker, round_)
-
-    def send_gradients(self, worker: int, round_: int, gradients: Ref) -> Ref:
-        """As :meth:`send`, for gradients."""
-        assert self._codec is not None
-        if self._codec.is_exact:
-            return gradients
-        if self._encode is None:
-            self._encode = change(self._types, self._codec, decay=self._decay)
-        return self._sent(self._encode, {"gradients": gradients}, worker, round_)
-
-    def _sent(self, written: Written, inputs: dict[str, Ref], worker: int, round_: int) -> Ref:
-        if worker in self._lost:
-            inputs["lost"] = self._lost[worker]
-        inputs["code"] = self._code_before(written)
-        out = self.crew.apply(written, inputs, Role("encode", round_, worker))
-        if "lost" in out:
-            self._lost[worker] = out["lost"]
-        return out["code"]
-
-    def _code_before(self, written: Written) -> Ref:
-        """Something for the group that becomes a code to begin as: words 0, the same for everybody."""
-        return self.crew.zeros(written.program, "code")
 
     def _name(self, place: int) -> str:
         return f"{'local' if self._codec is None else 'change'}.{place}"
 
-    def merge(self, round_: int, sent: Sequence[Ref] = (), buffers: Sequence[Ref] = ()) -> None:
-        """Merges what was gathered, or is given as ``sent``; what the members go on from is in ``crew.shared``, and in
-        ``bases``."""
-        inputs = self._gathered | {self._name(k): ref for k, ref in enumerate(sent)}
-        if self._buffered is not None:
-            inputs |= {f"{BUFFERS}.{k}": ref for k, ref in enumerate(buffers)}
-        self._apply(round_, inputs)
+    def _send(self, worker: int, round_: int, local: Ref) -> Ref:
+        """What a worker's tensors, or its gradients, travel as: they themselves, or a code of their change."""
+        if self._codec is None or (self._gradients and self._codec.is_exact):
+            return local
+        if self._gradients:
+            self._encode = self._encode or change(self._types, self._codec, decay=self._decay)
+            inputs = {"gradients": local}
+        else:
+            self._encode = self._encode or encode(self._types, self._codec, decay=self._decay)
+            inputs = {"base": self.bases[worker], "local": local}
+        if worker in self._lost:
+            inputs["lost"] = self._lost[worker]
+        # something for the group that becomes a code to begin as: words 0, the same for everybody
+        inputs["code"] = self.crew.zeros(self._encode.program, "code")
+        out = self.crew.apply(self._encode, inputs, Role("encode", round_, worker))
+        if "lost" in out:
+            self._lost[worker] = out["lost"]
+        return out["code"]
 
-    def _apply(self, round_: int, inputs: dict[str, Ref | Either], quorum: int = 0) -> dict[str, Ref]:
+    def merge(self, round_: int) -> dict[str, Ref]:
+        """Merges what was gathered; what the members go on from is in ``crew.shared``, and in ``bases``. Gives all that
+        came out."""
         crew, part = self.crew, self.part
+        inputs = {**self._gathered, PARAMETERS: crew.shared[part], **self._memory}
         if self._buffered is not None:
             inputs[BUFFERS] = crew.shared[self._buffered]
-        inputs[PARAMETERS] = crew.shared[part]
-        inputs |= self._memory
         if self._broadcast is not None and "code" not in inputs:
             inputs["code"] = crew.zeros(self._merge.program, "code")
-        out = crew.apply(self._merge, inputs, Role("merge", round_), quorum=quorum)
-        lost = ("code",) if self._broadcast is not None else ()
-        passing = {PARAMETERS, BUFFERS, *lost, *(name for name in out if "." in name)}
+        out = crew.apply(self._merge, inputs, Role("merge", round_), quorum=self._quorum)
+        passing = {PARAMETERS, BUFFERS, *self._gathered, *(("code",) if self._broadcast is not None else ())}
         self._memory = {name: ref for name, ref in out.items() if name not in passing}
         crew.shared[part] = out[PARAMETERS]
         if self._buffered is not None:
@@ -160,7 +146,9 @@ class ElasticMerging(Merging):
         super().__init__(
             crew, part, optimizer, codec=codec, broadcast=broadcast, decay=decay, members=members, weights=steps
         )  # fmt: skip
-        self._quorum = quorum
+        self._offered = ("code", "weight", *((BUFFERS,) if self.buffers else ()))
+        """what each member sends"""
+        self._quorum = quorum * len(self._offered)
         self._steps = dict(zip(self.members, steps, strict=True))
         self._encodings = {
             count: encode(self._types, codec, decay=decay, weight=float(count), buffers=self.buffers or None)
@@ -173,10 +161,10 @@ class ElasticMerging(Merging):
         self._merged: dict[int, list[Ref]] = {worker: [] for worker in self.members}
         """the weights that the merges took from each member"""
         clock = crew.draft.begin(CLOCK, crew.layouts[self.members[0]].tensors[CLOCK])
-        self._clocks = dict.fromkeys(steps, clock)
+        self._memory = {f"{CLOCK}.{count}": clock for count in steps}
 
     def start(self, worker: int) -> dict[str, Ref]:
-        return {**super().start(worker), CLOCK: self._clocks[self._steps[worker]]}
+        return {**super().start(worker), CLOCK: self._memory[f"{CLOCK}.{self._steps[worker]}"]}
 
     def gather(self, worker: int, round_: int, out: Mapping[str, Ref]) -> None:
         kept, before = self._kept[worker]
@@ -184,22 +172,19 @@ class ElasticMerging(Merging):
         inputs: dict[str, Ref | Either] = {"base": self.bases[worker], "local": out[self.part]}
         inputs |= {name: Either(ref, before[name]) for name, ref in kept.items()}
         inputs |= dict(zip(("merged", "earlier"), reversed(self._merged[worker][-2:]), strict=False))
-        otherwise = {name: self._nothing[name] for name in ("code", "weight")}
+        otherwise = self._nothing
         if self._buffered is not None:
             inputs[BUFFERS] = out[self._buffered]
-            otherwise[BUFFERS] = self.crew.shared[self._buffered]
+            otherwise = {**otherwise, BUFFERS: self.crew.shared[self._buffered]}
         sent = self.crew.apply(self._encodings[self._steps[worker]], inputs, Role("encode", round_, worker))
         self._kept[worker] = ({name: sent[name] for name in self._nothing}, kept)
         place = self.members.index(worker)
-        for name, other in otherwise.items():
+        for name in self._offered:
             target = self._name(place) if name == "code" else f"{name}.{place}"
-            self._gathered[target] = Either(sent[name], other)
+            self._gathered[target] = Either(sent[name], otherwise[name])
 
-    def _apply(self, round_: int, inputs: dict[str, Ref | Either], quorum: int = 0) -> dict[str, Ref]:
-        inputs |= {f"{CLOCK}.{count}": clock for count, clock in self._clocks.items()}
-        sent_by_each = len(self._gathered) // len(self.members)
-        out = super()._apply(round_, inputs, self._quorum * sent_by_each)
-        self._clocks = {count: out[f"{CLOCK}.{count}"] for count in self._clocks}
+    def merge(self, round_: int) -> dict[str, Ref]:
+        out = super().merge(round_)
         for place, worker in enumerate(self.members):
             self._merged[worker].append(out[f"weight.{place}"])
         return out

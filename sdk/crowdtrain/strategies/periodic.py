@@ -153,8 +153,9 @@ def streaming_diloco(
             local[worker] = {name: out[name] for name in local[worker]}
         if arriving is not None:
             _arrive(arriving, slot, local, keep)
-        sent = [merging.send(k, slot, mine[merging.part]) for k, mine in enumerate(local)]
-        merging.merge(slot, sent, [mine[BUFFERS] for mine in local] if merging.buffers else ())
+        for worker, mine in enumerate(local):
+            merging.gather(worker, slot, mine)
+        merging.merge(slot)
         if overlap:
             arriving = merging
         else:

@@ -19,7 +19,7 @@ from crowdtrain.optim.rule import Optimizer
 from crowdtrain.optim.schedules import Schedule
 from crowdtrain.strategies.blueprint import Blueprint, Draft
 from crowdtrain.strategies.codecs import Codec, Cosine, Exact, TopK
-from crowdtrain.strategies.crew import BUFFERS, PARAMETERS, Crew, balanced, positive
+from crowdtrain.strategies.crew import PARAMETERS, Crew, balanced, positive
 from crowdtrain.strategies.merging import Merging
 
 __all__ = ["data_parallel", "demo", "zero"]
@@ -84,11 +84,8 @@ def _by_gradients(
     positive(steps=steps)
     draft = Draft()
     crew = Crew(draft, gradients, data, state=state)
-    merging = Merging(crew, PARAMETERS, optimizer, codec=codec, sign=sign, decay=decay)
-    for step in range(steps):
-        outs = [crew.train(worker, step, 1, what="gradients") for worker in range(crew.workers)]
-        sent = [merging.send_gradients(k, step, out[GRADIENTS]) for k, out in enumerate(outs)]
-        merging.merge(step, sent, [out[BUFFERS] for out in outs] if crew.buffers else ())
+    merging = Merging(crew, PARAMETERS, optimizer, codec=codec, gradients=GRADIENTS, sign=sign, decay=decay)
+    _take_steps(crew, [merging], steps)
     return draft.finish(crew.result(), price=price)
 
 
@@ -112,13 +109,21 @@ def zero(
     parts = balanced(gradients, shards)
     draft = Draft()
     crew = Crew(draft, gradients, data, parts=parts, state=state)
-    merges = [Merging(crew, part, optimizer, codec=EXACT) for part in parts]
+    merges = [
+        Merging(crew, part, optimizer, codec=EXACT, gradients=crew.gradients_of(part)) for part in parts
+    ]
+    _take_steps(crew, merges, steps)
+    return draft.finish(crew.result(), price=price)
+
+
+def _take_steps(crew: Crew, merges: Sequence[Merging], steps: int) -> None:
+    """Steps in which all workers take gradients, which are then merged."""
     for step in range(steps):
         outs = [crew.train(worker, step, 1, what="gradients") for worker in range(crew.workers)]
         for merging in merges:
-            sent = [out[crew.gradients_of(merging.part)] for out in outs]
-            merging.merge(step, sent, [out[BUFFERS] for out in outs] if crew.buffers else ())
-    return draft.finish(crew.result(), price=price)
+            for worker, out in enumerate(outs):
+                merging.gather(worker, step, out)
+            merging.merge(step)
 
 
 def _check_gradients(program: LoweredProgram) -> None:
