@@ -291,9 +291,8 @@ class Trial:
         job = client.chain.job(posted.id)
         segments = [client.chain.segment(SegmentKey(posted.id, i)) for i in range(job.terms.segments)]
         training = [i for i, role in enumerate(self.blueprint.roles) if role.what == "train"]
-        expired = Counter(self.name_of(event) for event, _ in seen if event.name == "Expired")
         claims = _claims(seen)
-        lapsed = {claim for claim, (_, _, end) in claims.items() if end.name == "Expired"}
+        lapsed = {claim: self.name_of(end) for claim, (_, _, end) in claims.items() if end.name == "Expired"}
         absent = {segment.key.index: segment.absent for segment in segments}
         pay: Counter[str] = Counter()
         for segment in segments:
@@ -310,7 +309,7 @@ class Trial:
             paid=job.spent,
             held=self._held(claims, killer),
             claims=len(claims),
-            expired=expired,
+            expired=Counter(lapsed.values()),
             killed=killer.killed,
             steps=sum(specs[i].steps for i in training),
             lost=killer.lost,
@@ -320,7 +319,7 @@ class Trial:
                     posted.id
                 ).root
                 == carry_out(self.blueprint, absent=absent, threads=1).state.root,
-                "only claims whose solver was killed lost their lease": lapsed <= set(killer.ends),
+                "only claims whose solver was killed lost their lease": set(lapsed) <= set(killer.ends),
                 "nobody lost stake or pay": not unfair
                 and all(after[who] - before[who] == pay[who] for who in self.names),
             },

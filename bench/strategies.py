@@ -331,7 +331,8 @@ def drawn(blueprint: Blueprint, seed: int, *what: str) -> list[int]:
 
 
 def uploaded(blueprint: Blueprint) -> int:
-    """Bytes that the busiest worker stores and fetches if it stores all that it makes, and nobody is late."""
+    """Bytes that the busiest worker stores and fetches if it stores all that it makes, and nobody is late: the
+    words alone, while ``Traffic`` counts files."""
     work = Workload.of(blueprint)
     moved: Counter[Hashable] = Counter()
     held: dict[Hashable, set[int]] = {}

@@ -11,7 +11,7 @@ from crowdtrain import _cli_job as job
 from crowdtrain._cli_wallet import Account, Amount, account_named, connect, parse_address, parse_amount
 from crowdtrain._errors import BadAnswer, ConfigError
 from crowdtrain.config import Config
-from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE
+from crowdtrain.economics import AUDIT_RATE, AUDIT_SHARE, LEAST_TIME
 from crowdtrain.launch import Deployed, Key, Rpc, StoreAt
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def create(
 
     from crowdtrain.bundle import load_bundle
     from crowdtrain.client import Client
-    from crowdtrain.crowdfund import LEAST_TIME, doubts, with_bonus
+    from crowdtrain.crowdfund import doubts, with_bonus
 
     if stake is None and parse_amount(price) == 0:
         raise ConfigError(
@@ -174,7 +174,7 @@ def pledge(
 
     config = Config.read(rpc=rpc, store=store, deployment=deployment, keyfile=keyfile)
     campaigns, where = _campaigns(config), parse_address(campaign)
-    units = parse_amount(amount)
+    units, seen = parse_amount(amount), campaigns.campaign(where)
     if not unchecked:
         from crowdtrain.crowdfund import Crowdfunding
 
@@ -182,10 +182,10 @@ def pledge(
         specs = crowdfunding.check(where).plan.segments
         prices = [spec.price / spec.steps for spec in specs]
         typer.echo(f"{len(specs)} segments; a step costs {min(prices):g} to {max(prices):g}", err=True)
-        risk = crowdfunding.risk(campaigns.campaign(where).terms, specs)
+        risk = crowdfunding.risk(seen.terms, specs)
         typer.echo(f"cheapest attack: {risk.summary}", err=True)
     if not yes:
-        Console(stderr=True).print(_status(campaigns, campaigns.campaign(where)))
+        Console(stderr=True).print(_status(campaigns, seen))
         typer.confirm(f"Pledge {units}?", abort=True, err=True)
     taken, receipt = campaigns.pledge(where, units)
     typer.echo(f"{receipt.transaction}  pledged {taken}")

@@ -29,13 +29,13 @@ from crowdtrain.chain import (
     SegmentState,
 )
 from crowdtrain.client import Quote
-from crowdtrain.economics import Assumptions, Offer, proposed_stake
+from crowdtrain.economics import LEAST_TIME, Assumptions, Offer, proposed_stake
 from crowdtrain.jobs import JobFiles, load_files
 from crowdtrain.risk import Risk
 from crowdtrain.stores import Store
 
 __all__ = [
-    "GRACE", "LEAST_TIME", "SHARES", "Campaign", "CampaignTerms", "Campaigns", "Crowdfunding", "Holding", "Stage",
+    "GRACE", "SHARES", "Campaign", "CampaignTerms", "Campaigns", "Crowdfunding", "Holding", "Stage",
     "doubts", "shares_bonus", "with_bonus",
 ]  # fmt: skip
 
@@ -45,9 +45,6 @@ GRACE = 7 * 24 * 3600
 """seconds after the pledge deadline in which a funded campaign may still be launched"""
 PLEDGING = 30 * 24 * 3600
 """seconds for which pledges are taken, if nothing else is said"""
-
-LEAST_TIME = 600
-"""seconds that window and clock of a campaign's job should have, for somebody to look and to answer"""
 
 
 class Stage(enum.IntEnum):

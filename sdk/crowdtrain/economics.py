@@ -16,10 +16,11 @@ from itertools import pairwise
 from crowdtrain.chain import WHOLE, JobTerms, Rules
 
 __all__ = [
-    "AUDIT_RATE", "AUDIT_SHARE", "GAS", "SEGMENT_GAS", "STAKE_PRICES", "Aim", "Assumptions", "Attack", "Delay", "Offer",
-    "any_drawn", "at_stake", "attacks", "auditor_profit", "buyer_cost", "cheapest", "choosing", "delays", "detection",
-    "diligence", "draw_limit", "farming", "needed_diligence", "proceeds", "proposed_stake", "required_rate",
-    "required_share", "required_stake", "seen", "share_of_pot", "suspicion", "unreplayed", "watching",
+    "AUDIT_RATE", "AUDIT_SHARE", "GAS", "LEAST_TIME", "SEGMENT_GAS", "STAKE_PRICES", "Aim", "Assumptions", "Attack",
+    "Delay", "Offer", "any_drawn", "at_stake", "attacks", "auditor_profit", "buyer_cost", "cheapest", "choosing",
+    "delays", "detection", "diligence", "draw_limit", "farming", "needed_diligence", "proceeds", "proposed_stake",
+    "required_rate", "required_share", "required_stake", "seen", "share_of_pot", "suspicion", "unreplayed",
+    "watching",
 ]  # fmt: skip
 
 # ------------------------------------------------------------------ rules of the contracts
@@ -38,6 +39,8 @@ PENALTY_PART = 10
 """silence costs this part of the pot or of the fee, whichever is less"""
 BURNED = 0.5
 """part of what is slashed that nobody gets"""
+FINE = (1 - BURNED) / PENALTY_PART
+"""what reporting an auditor's silence gives, in fees at most"""
 SOLVER_REWARD, AUDITOR_REWARD, BUYER_REWARD = 0.60, 0.25, 0.15
 """who gets which part of the tokens that a fee mints"""
 
@@ -49,6 +52,8 @@ AUDIT_SHARE = 1.0
 """prices in an audit's pot: an auditor alone is paid as the solver is"""
 STAKE_PRICES = 50
 """prices that a solver stakes then (:func:`proposed_stake`)"""
+LEAST_TIME = 600
+"""seconds in which somebody notices what happened, computes an answer, and has it in a block"""
 
 GAS = {
     "approve": 60_000, "post": 250_000, "claim": 270_000, "commit": 190_000, "settle": 340_000, "expire": 90_000,
@@ -398,10 +403,6 @@ def _returned(given: Assumptions, own: float) -> float:
     """What the tokens of a unit of fee bring back to a buyer who is the solver, and with chance ``own`` the only
     auditor who attests."""
     return given.reward * (SOLVER_REWARD + BUYER_REWARD + AUDITOR_REWARD * own)
-
-
-FINE = (1 - BURNED) / PENALTY_PART
-"""what reporting an auditor's silence gives, in fees at most"""
 
 
 def _penalties(offer: Offer, given: Assumptions, record: float) -> Attack:

@@ -31,8 +31,6 @@ __all__ = [
 GIB = 2**30
 MOST_PAUSE = 30.0
 """most seconds between two tries to reach a chain that does not answer"""
-MIN_CLOCK = 600
-"""seconds in which a process notices a challenge, computes an answer, and has it in a block"""
 
 # ------------------------------------------------------------------ options that commands share
 
@@ -131,10 +129,11 @@ def least_clock(given: int | None, chain: Web3Chain) -> int:
     """``--min-clock``, or its default for the chain: where blocks take seconds and transactions wait, who has less than
     minutes to answer loses disputes though in the right."""
     from crowdtrain.devnet import CHAIN_ID
+    from crowdtrain.economics import LEAST_TIME
 
     if given is not None:
         return given
-    return 0 if chain.deployment.chain_id == CHAIN_ID else MIN_CLOCK
+    return 0 if chain.deployment.chain_id == CHAIN_ID else LEAST_TIME
 
 
 def launch(

@@ -7,8 +7,9 @@ from crowdtrain import cli
 from crowdtrain._errors import ConfigError, CrowdtrainError, RiskyTerms
 from crowdtrain._sender import account_of
 from crowdtrain.chain import Address, JobId, SegmentKey
-from crowdtrain.crowdfund import GRACE, LEAST_TIME
+from crowdtrain.crowdfund import GRACE
 from crowdtrain.devnet import Devnet
+from crowdtrain.economics import LEAST_TIME
 from crowdtrain.web3_chain import Web3Chain
 from crowdtrain.web3_crowdfund import Web3Campaigns
 from crowdtrain_engine.trace import trace_root

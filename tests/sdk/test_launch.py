@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from crowdtrain.launch import MIN_CLOCK, least_clock
+from crowdtrain.economics import LEAST_TIME
+from crowdtrain.launch import least_clock
 
 
 @pytest.mark.parametrize(
     ("given", "chain_id", "least"),
-    [(None, 1, MIN_CLOCK), (None, 31337, 0), (5, 1, 5), (0, 1, 0), (9, 31337, 9)],
+    [(None, 1, LEAST_TIME), (None, 31337, 0), (5, 1, 5), (0, 1, 0), (9, 31337, 9)],
 )
 def test_who_has_minutes_to_answer_is_asked_for_where_blocks_take_seconds(
     given: int | None, chain_id: int, least: int

@@ -25,7 +25,8 @@ MOST_WORKERS = 100
 """whose changes builders of ``strategies`` merge, in one segment, whatever the model: its groups are limited"""
 SEGMENT_SECONDS = 600.0
 """length of one worker's segments that is aimed at"""
-ONE_WORKER, ALONE = "one worker", 1.32
+ONE_WORKER = "one worker"
+ALONE = 1.32
 """what a step of one worker is worth, since no step waits for others: it has the whole gain, and more"""
 
 

@@ -289,7 +289,6 @@ class Simulation:
         for heap in (self._wanted[machine], *self._pools_for(machine)):
             while heap and self._state[heap[0]] is not _State.OPEN:
                 heapq.heappop(heap)
-            # not all of them: machines are many
             for index in heap[:LOOKED_AT]:
                 if self._state[index] is _State.OPEN and self._may(machine, index):
                     self._claim(machine, index)
