@@ -290,10 +290,6 @@ class Solver:
             return f"it has {terms.segments} segments, at most {MAX_SEGMENTS} are followed"
         if terms.stake > self._policy.max_stake:
             return f"its stake is {terms.stake}, at most {self._policy.max_stake} is allowed"
-        if terms.clock < self._policy.min_clock:
-            return (
-                f"its clock is {terms.clock} s, at least {self._policy.min_clock} s are needed in a dispute"
-            )
         if terms.escrow < self._policy.min_price:
             return f"its escrow is {terms.escrow}, a segment must pay {self._policy.min_price} at least"
         return None

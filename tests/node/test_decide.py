@@ -242,6 +242,8 @@ def test_a_policy_limits_price_stake_and_clock() -> None:
     assert decide(view(chain=jobs_with(audit_share=20_000)), Policy()) == (Claim(FIRST, STAKE),)
     assert decide(view(), Policy(min_clock=TERMS.clock)) == (Claim(FIRST, STAKE),)
     assert decide(view(), Policy(min_clock=TERMS.clock + 1)) == ()
+    # what was claimed before is done all the same
+    assert decide(view(MINE), Policy(min_clock=TERMS.clock + 1)) == (Execute(FIRST),)
     assert decide(view(), Policy(max_stake=STAKE - 1)) == ()
     assert decide(view(DONE, chain={"locked": STAKE}), Policy(max_stake=2 * STAKE - 1)) == ()
 

@@ -26,7 +26,7 @@ from crowdtrain_verifier.decide import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from views import BLOCK, BOOK, JOB, ME, NOW, OTHER, STAKE, audit, chain_view, game, output, segment
+from views import BLOCK, BOOK, JOB, ME, NOW, OTHER, STAKE, TERMS, audit, chain_view, game, output, segment
 
 OPEN, CLAIMED, COMMITTED, SETTLED = SegmentState
 FIRST = SegmentKey(JOB, 0)
@@ -256,6 +256,16 @@ def test_policies() -> None:
     disputed = view(committed(games=1), verdict=WRONG, games=(game(defender=OTHER),))
     assert decide(disputed, Policy(tidy=False, join=True)) == (Challenge(FIRST, STAKE),)
     assert decide(view(committed(), verdict=WRONG), Policy(max_stake=STAKE - 1)) == ()
+
+
+def test_where_a_clock_is_too_short_nothing_is_challenged_but_all_else_is_done() -> None:
+    short = replace(NEVER, min_clock=TERMS.clock + 1)
+    assert decide(view(committed(), verdict=WRONG), replace(NEVER, min_clock=TERMS.clock)) != ()
+    assert decide(view(committed(), verdict=WRONG), short) == ()
+    assert decide(view(committed()), short) == ()  # nor is it replayed for nothing
+    assert decide(audited(), short) == (Attest(FIRST),)
+    assert decide(audited(None), short) == (Check(FIRST),)
+    assert decide(view(committed(games=1), verdict=WRONG, games=(ours(),)), short) == (Answer(GameId(1)),)
 
 
 # ------------------------------------------------------------------ what holds always

@@ -260,9 +260,18 @@ def _challenges(view: View, policy: Policy) -> Iterator[Action]:
         terms = chain.jobs[segment.key.job].terms
         missing = max(0, terms.stake - chain.free)
         affordable = missing <= chain.tokens and chain.free + chain.locked + missing <= policy.max_stake
-        if affordable and _is_ours_to_challenge(view, policy, segment):
+        if (
+            affordable
+            and _may_challenge(view, policy, segment)
+            and _is_ours_to_challenge(view, policy, segment)
+        ):
             yield Challenge(segment.key, missing)
             return
+
+
+def _may_challenge(view: View, policy: Policy, segment: Segment) -> bool:
+    """Whether a dispute would leave time to answer: in one that does not, who is right can lose."""
+    return view.chain.jobs[segment.key.job].terms.clock >= policy.min_clock
 
 
 def _is_ours_to_challenge(view: View, policy: Policy, segment: Segment) -> bool:
@@ -344,7 +353,11 @@ def _work(view: View, policy: Policy) -> Iterator[Action]:
     open_ones = [s for s in _committed(view) if _is_open(view, s)]
     disputed = [s for s in open_ones if _disputed_by_us(view, s)]
     drawn = [s for s in open_ones if _is_drawn(view, s)]
-    pending = [s for s in open_ones if chain.now <= s.until and not policy.drawn_only]
+    pending = [
+        s
+        for s in open_ones
+        if chain.now <= s.until and not policy.drawn_only and _may_challenge(view, policy, s)
+    ]
     busy = {s.key.job for s in chain.segments.values() if s.state in HELD}
     unloaded = [job for job in busy - view.books.keys() if job_name(job) not in view.resting]
     if disputed or drawn or pending:

@@ -246,8 +246,6 @@ class Verifier:
             return f"it has {segments} segments, at most {MAX_SEGMENTS} are followed"
         if stake > self._policy.max_stake:
             return f"a dispute takes a bond of {stake}, at most {self._policy.max_stake} is allowed"
-        if job.terms.clock < self._policy.min_clock:
-            return f"its clock is {job.terms.clock} s, at least {self._policy.min_clock} s are needed in a dispute"
         return None
 
     def _left_alone(self, job: JobId, reason: str) -> None:
