@@ -40,11 +40,12 @@ CAST = (
     ("buyer", ()),
     (AUDITOR, ("verifier", "--enroll", "100e18")),
     ("verifier Viktor", ("verifier",)),
-    ("solver Ada", ("solver",)),
+    ("solver Ada", ("solver", "--max-stake", str(SEGMENTS // 2 * STAKE))),
     (CHEAT, ("solver", "--sabotage", "gradient:17")),
 )
 """Names, and what each runs. Vera alone enrolls as auditor, so she is drawn for all but her own work. Mallory cheats:
-one word of one gradient in step 17 of a segment."""
+one word of one gradient in step 17 of a segment. Who made what a segment builds on goes first, so that Ada, if she is
+the quicker one at the beginning, would do all; therefore she stakes for half of the segments at a time."""
 
 
 @dataclass(frozen=True)
